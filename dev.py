@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""One command for each thing one does with a checkout of effssl; standard library only.
+
+    python3 dev.py install            make .venv with everything (or use an activated environment that has effssl)
+    python3 dev.py demo               train, evaluate, cost and picture two small runs on embedded data
+    python3 dev.py test [--slow]      every check: notebooks, export, cleanliness, tests
+    python3 dev.py lab                open the notebooks in JupyterLab
+    python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
+"""
+import argparse, hashlib, os, shutil, subprocess, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT/'.venv'
+STAMP = VENV/'.effssl-installed'
+
+
+def say(text): print(f'[dev] {text}', flush=True)
+
+
+def call(*cmd, **kw):
+    "Run a command in the repository; stop with its exit code if it fails."
+    code = subprocess.run([str(c) for c in cmd], cwd=ROOT, **kw).returncode
+    if code: sys.exit(code)
+
+
+def wanted():
+    "What an installation depends on, as a hash."
+    return hashlib.sha256(b''.join((ROOT/f).read_bytes() for f in ('settings.ini', 'setup.py', 'pyproject.toml'))).hexdigest()
+
+
+def has_effssl(python):
+    "Whether this Python runs this checkout with its development tools."
+    code = f"import effssl, nbdev, pytest, papermill, pathlib; assert pathlib.Path(effssl.__file__).parent.parent == pathlib.Path({str(ROOT)!r})"
+    return subprocess.run([str(python), '-c', code], cwd=ROOT.parent, capture_output=True).returncode == 0
+
+
+def install():
+    "The Python to use: the activated environment's if it has effssl, else `.venv`'s, made when settings changed."
+    if sys.version_info < (3, 11): sys.exit(f'effssl needs Python 3.11 or newer; this is {sys.version.split()[0]}')
+    active = os.environ.get('VIRTUAL_ENV') or os.environ.get('CONDA_PREFIX')
+    if active and Path(active) != VENV and has_effssl(Path(active)/'bin/python'): return Path(active)/'bin/python'
+    python = VENV/'bin/python'
+    if STAMP.exists() and STAMP.read_text() == wanted(): return python
+    if not python.exists(): make_venv()
+    uv = shutil.which('uv') or VENV/'bin/uv'
+    if not Path(uv).exists(): subprocess.run([python, '-m', 'pip', 'install', '-q', 'uv'], cwd=ROOT)
+    env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
+    say('installing effssl and its tools into .venv (PyTorch is several GB; once)')
+    if Path(uv).exists(): call(uv, 'pip', 'install', '-q', '--python', python, '-e', '.[dev]', env=env)
+    else: call(python, '-m', 'pip', 'install', '-q', '-e', '.[dev]', env=env)
+    STAMP.write_text(wanted())
+    return python
+
+
+def make_venv():
+    "An empty `.venv`."
+    uv = shutil.which('uv')
+    if uv: return call(uv, 'venv', '-q', '--seed', '--python', sys.executable, VENV)
+    if subprocess.run([sys.executable, '-m', 'venv', VENV], cwd=ROOT).returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit('Python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv, then try again.')
+
+
+def environment(python):
+    "The environment for what we start: our own bin first, two threads' worth of quiet."
+    return {**os.environ, 'PATH': f'{python.parent}{os.pathsep}{os.environ["PATH"]}', 'VIRTUAL_ENV': str(python.parent.parent),
+            'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false'}
+
+
+def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environment(python))
+
+
+def test(python, args):
+    call(python, '-m', 'pytest', *(['--slow'] if args.slow else []), *args.rest, env=environment(python))
+
+
+def lab(python, args):
+    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', *args.rest, env=environment(python))
+
+
+def notebooks(python, args):
+    "Execute in place, one after the other; then export, README and clean."
+    env = environment(python)
+    call(python.parent/'nbdev_export', env=env)
+    for nb in sorted((ROOT/'nbs').rglob('*.ipynb')):
+        if '.ipynb_checkpoints' in nb.parts or args.only and not any(o in str(nb) for o in args.only): continue
+        say(nb.relative_to(ROOT))
+        call(python, '-m', 'jupyter', 'nbconvert', '--log-level=ERROR', '--to=notebook', '--execute', '--inplace',
+             '--ExecutePreprocessor.kernel_name=python3', nb, env=env)
+    call(python.parent/'nbdev_clean', env=env)
+    call(python, ROOT/'tests/readme.py', env=env)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks'])
+    p.add_argument('--slow', action='store_true', help='test: the minutes-long tests too')
+    p.add_argument('--only', nargs='*', help='notebooks: only those whose path contains one of these')
+    args, args.rest = p.parse_known_args()
+    python = install()
+    if args.verb == 'install': return say(f'ready: {python}')
+    globals()[args.verb](python, args)
+
+
+if __name__ == '__main__': main()
