@@ -6,8 +6,8 @@
 __all__ = ['aten', 'CPU_ATTENTION', 'flop_counter', 'step_table', 'untouched', 'StepFlops', 'training_cost', 'memory', 'seconds',
            'paired_times', 'ratio', 'Ledger', 'live_share']
 
-# %% ../nbs/04_cost.ipynb #9b877d22
-import time
+# %% ../nbs/04_cost.ipynb #b0f2a1ae
+import copy, time
 from contextlib import contextmanager
 
 import pandas as pd, torch
@@ -27,12 +27,11 @@ def flop_counter() -> FlopCounterMode:
     "A context that counts executed FLOPs, attention on a CPU included; ask it with `.get_total_flops()`."
     return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
-# %% ../nbs/04_cost.ipynb #1c125c01
+# %% ../nbs/04_cost.ipynb #eca44932
 def step_table(net:nn.Module, # an encoder; it is not changed
                image_size:int, # px
               ) -> pd.DataFrame:
     "MACs of one image's forward pass, step by step."
-    import copy
     net, rows = copy.deepcopy(net).to('meta').eval(), []
     branch = Branch(torch.empty(1, 3, image_size, image_size, device='meta'), net)
     for s in steps(net):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'unknown', 'Images', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits', 'Tree',
+           'SIZES', 'unknown', 'Images', 'Pick', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits', 'Tree',
            'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load', 'unlabelled',
            'from_torchvision', 'TakeImage']
 
@@ -32,7 +32,7 @@ def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
     hint = f"Did you mean {' or '.join(near)}? " if near else ''
     return ValueError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
 
-# %% ../nbs/00_data.ipynb #fa31ebb2
+# %% ../nbs/00_data.ipynb #1487e1ff
 class Images(Dataset):
     "Images of one split; a batch is (uint8 images (B,3,S,S), labels (B,), index (B,), aspect ratio (B,))."
     def __init__(self,
@@ -47,14 +47,32 @@ class Images(Dataset):
     def __getitem__(self, i): return tuple(o[0] for o in self.__getitems__([i]))
     def __getitems__(self, idx):
         idx = torch.as_tensor(idx)
-        if isinstance(self.images, Tensor): return self.images[idx], self.labels[idx], idx, self.aspects[idx]
+        if self.in_memory: return self.images[idx.to(self.images.device)], self.labels[idx], idx, self.aspects[idx]
         pixels, aspects = zip(*(square(self.images(i), self.size) for i in idx.tolist()))
         return torch.stack(pixels), self.labels[idx], idx, torch.tensor(aspects)
     def __repr__(self): return f'Images({len(self)} of {len(self.classes)} classes, {self.size} px, in {"memory" if self.in_memory else "files"})'
     @property
     def in_memory(self): return isinstance(self.images, Tensor)
+    def take(self, n:int, seed:int=0) -> 'Images':
+        "n images drawn without replacement, the same for the same seed; all if n is None or more than there are."
+        if n is None or n >= len(self): return self
+        i = torch.from_numpy(np.random.default_rng(seed).permutation(len(self))[:n].copy()).sort().values
+        images = self.images[i] if self.in_memory else Pick(self.images, i.tolist())
+        out = Images(images, self.labels[i], self.classes, self.size)
+        out.aspects = self.aspects[i]
+        return out
+    def to(self, device) -> 'Images':
+        "A copy with its pixels on a device; for a set in memory."
+        out = Images(self.images.to(device), self.labels, self.classes, self.size)
+        out.aspects = self.aspects
+        return out
 
-# %% ../nbs/00_data.ipynb #79d12abf
+# %% ../nbs/00_data.ipynb #29d21a78
+class Pick:
+    "Some of a function's indices."
+    def __init__(self, fn, index:list[int]): self.fn, self.index = fn, index
+    def __call__(self, i:int): return self.fn(self.index[i])
+
 def square(img:Image.Image, size:int) -> tuple[Tensor, float]:
     "An image as uint8 (3,size,size), the whole of it, and its aspect ratio width / height."
     w, h = img.size

@@ -81,10 +81,11 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #e2f5a039
+# %% ../nbs/02_lockstep.ipynb #ea0272fc
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
+    assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
     def setup(self, framework:nn.Module): "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
     def around(self, step:Step, branch:Branch) -> ContextManager: "Around one branch's step."; return nullcontext()
