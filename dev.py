@@ -87,7 +87,8 @@ def notebooks(python, args):
         if '.ipynb_checkpoints' in nb.parts or args.only and not any(o in str(nb) for o in args.only): continue
         say(nb.relative_to(ROOT))
         call(python, '-m', 'jupyter', 'nbconvert', '--log-level=ERROR', '--to=notebook', '--execute', '--inplace',
-             '--ExecutePreprocessor.kernel_name=python3', nb, env=env)
+             '--ExecutePreprocessor.kernel_name=python3', '--TagRemovePreprocessor.enabled=True',
+             "--TagRemovePreprocessor.remove_all_outputs_tags={'bar'}", nb, env=env)
     call(python.parent/'nbdev_clean', env=env)
     call(python, ROOT/'tests/readme.py', env=env)
 

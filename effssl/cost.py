@@ -17,11 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from .lockstep import Branch, Step, Technique, Walk, lockstep, steps
 
-# %% ../nbs/04_cost.ipynb #86e2a371
+# %% ../nbs/04_cost.ipynb #3d87626e
 aten = torch.ops.aten
 CPU_ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *a, out_shape=None, **kw: sdpa_flop_count(q, k, v),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *a, out_shape=None, **kw: sdpa_backward_flop_count(g, q, k, v)}
+    aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        lambda g, q, k, v, *a, out_shape=None, **kw: sdpa_backward_flop_count(g, q, k, v)}
 
 def flop_counter() -> FlopCounterMode:
     "A context that counts executed FLOPs, attention on a CPU included; ask it with `.get_total_flops()`."

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'unknown', 'Images', 'Pick', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits', 'Tree',
-           'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load', 'unlabelled',
-           'from_torchvision', 'TakeImage']
+           'SIZES', 'unknown', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits',
+           'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load',
+           'unlabelled', 'from_torchvision', 'TakeImage']
 
-# %% ../nbs/00_data.ipynb #37c3030d
-import difflib, io, os, sys, zipfile
+# %% ../nbs/00_data.ipynb #8b191644
+import copy, difflib, io, os, zipfile
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
 from pathlib import Path
 from typing import Callable
 
@@ -32,7 +31,7 @@ def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
     hint = f"Did you mean {' or '.join(near)}? " if near else ''
     return ValueError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
 
-# %% ../nbs/00_data.ipynb #1487e1ff
+# %% ../nbs/00_data.ipynb #801f3611
 class Images(Dataset):
     "Images of one split; a batch is (uint8 images (B,3,S,S), labels (B,), index (B,), aspect ratio (B,))."
     def __init__(self,
@@ -50,29 +49,30 @@ class Images(Dataset):
         if self.in_memory: return self.images[idx.to(self.images.device)], self.labels[idx], idx, self.aspects[idx]
         pixels, aspects = zip(*(square(self.images(i), self.size) for i in idx.tolist()))
         return torch.stack(pixels), self.labels[idx], idx, torch.tensor(aspects)
-    def __repr__(self): return f'Images({len(self)} of {len(self.classes)} classes, {self.size} px, in {"memory" if self.in_memory else "files"})'
+    def __repr__(self):
+        return f'Images({len(self)} of {len(self.classes)} classes, {self.size} px, in {"memory" if self.in_memory else "files"})'
     @property
     def in_memory(self): return isinstance(self.images, Tensor)
-    def take(self, n:int, seed:int=0) -> 'Images':
-        "n images drawn without replacement, the same for the same seed; all if n is None or more than there are."
-        if n is None or n >= len(self): return self
-        i = torch.from_numpy(np.random.default_rng(seed).permutation(len(self))[:n].copy()).sort().values
-        images = self.images[i] if self.in_memory else Pick(self.images, i.tolist())
-        out = Images(images, self.labels[i], self.classes, self.size)
-        out.aspects = self.aspects[i]
-        return out
     def to(self, device) -> 'Images':
-        "A copy with its pixels on a device; for a set in memory."
-        out = Images(self.images.to(device), self.labels, self.classes, self.size)
-        out.aspects = self.aspects
+        "The same set with its pixels on a device; for a set in memory."
+        out = copy.copy(self); out.images = self.images.to(device)
         return out
 
-# %% ../nbs/00_data.ipynb #29d21a78
+# %% ../nbs/00_data.ipynb #8a88615f
 class Pick:
     "Some of a function's indices."
     def __init__(self, fn, index:list[int]): self.fn, self.index = fn, index
     def __call__(self, i:int): return self.fn(self.index[i])
 
+def take(data:Images, n:int|None, seed:int=0) -> Images:
+    "n images drawn without replacement, the same for the same seed; all of them if n is None or larger than the set."
+    if n is None or n >= len(data): return data
+    i = torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:n].copy()).sort().values
+    out = Images(data.images[i] if data.in_memory else Pick(data.images, i.tolist()), data.labels[i], data.classes, data.size)
+    out.aspects = data.aspects[i]
+    return out
+
+# %% ../nbs/00_data.ipynb #79d12abf
 def square(img:Image.Image, size:int) -> tuple[Tensor, float]:
     "An image as uint8 (3,size,size), the whole of it, and its aspect ratio width / height."
     w, h = img.size
@@ -140,14 +140,15 @@ def digits(split:str, size:int) -> Images:
     x = torch.nn.functional.interpolate(x, (size, size), mode='bicubic', antialias=size < 8)
     return Images(x.clamp(0, 255).round().byte().expand(-1, 3, -1, -1).contiguous(), y[part], list('0123456789'), size)
 
-# %% ../nbs/00_data.ipynb #f5838bab
+# %% ../nbs/00_data.ipynb #6b6a397d
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
 
 class Tree:
     "The image files of an ImageFolder tree in a folder or a zip."
     def __init__(self, root):
         self.root, self._zip = Path(root), None
-        if not self.root.exists(): raise FileNotFoundError(f'no data at {str(root)!r}: give an existing folder or zip in ImageFolder layout')
+        if not self.root.exists():
+            raise FileNotFoundError(f'no data at {str(root)!r}: give an existing folder or zip in ImageFolder layout')
         if self.root.is_dir(): names = (p.relative_to(self.root).as_posix() for p in self.root.rglob('*') if p.is_file())
         elif zipfile.is_zipfile(self.root): names = self.open().namelist()
         else: raise ValueError(f'{str(root)!r} is neither a folder nor a zip')
@@ -231,7 +232,7 @@ def missing(name:str, why='') -> FileNotFoundError:
     return FileNotFoundError(f'data set {name!r} is not under {data_home()}{why}. Put {name}.zip or a folder {name}/ there, '
         f'with train/<class>/<image> and {layout}/<class>/<image>, or set EFFSSL_DATA to where it is; photos and digits need no files.')
 
-# %% ../nbs/00_data.ipynb #75fcad5c
+# %% ../nbs/00_data.ipynb #8420067c
 def load(name:str, # a name of `datasets()`, 'folder:PATH' or 'zip:PATH'
          split:str='train', # 'pretrain', 'train' or 'test'
          size:int|None=None, # stored side in px; None: the set's own
@@ -239,8 +240,8 @@ def load(name:str, # a name of `datasets()`, 'folder:PATH' or 'zip:PATH'
     "A split of a data set. Raises ValueError (unknown name) or FileNotFoundError (what to put where)."
     if split not in ('pretrain', 'train', 'test'): raise unknown('split', split, ['pretrain', 'train', 'test'])
     here, size = locate(name), size or SIZES.get(name, 256)
-    if here: 
-        if name == 'stl10' and split == 'pretrain' and 'unlabeled' in {n.split('/')[0] for n in Tree(here).names}: return unlabelled(here, size)
+    if here:
+        if split == 'pretrain' and (ds := unlabelled(here, size)): return ds
         return from_tree(here, 'test' if split == 'test' else 'train', size)
     if name in EMBEDDED: return EMBEDDED[name](split, size)
     if name in FOLDERS: raise missing(name)
@@ -248,12 +249,12 @@ def load(name:str, # a name of `datasets()`, 'folder:PATH' or 'zip:PATH'
     except Exception as e: raise missing(name, f' and could not be downloaded ({type(e).__name__})') from e
     return from_torchvision(ds, size)
 
-# %% ../nbs/00_data.ipynb #50cc8a57
-def unlabelled(root, size:int) -> Images:
-    "The `unlabeled/` folder of a tree, all in one class."
+# %% ../nbs/00_data.ipynb #228f65cb
+def unlabelled(root, size:int) -> Images|None:
+    "The `unlabeled/` folder of a tree (as STL-10 has one), all in one class; None if there is none."
     tree = Tree(root)
     names = [n for n in tree.names if n.startswith('unlabeled/')]
-    return in_memory(Images(ReadAt(tree, names), [0]*len(names), ['unlabelled'], size))
+    return names and in_memory(Images(ReadAt(tree, names), [0]*len(names), ['unlabelled'], size))
 
 def from_torchvision(ds, size:int) -> Images:
     "A torchvision data set of (PIL image, label) as `Images`."

@@ -77,12 +77,13 @@ def mlp_step(block:timm_vit.Block) -> callable:
     def run(b:Branch): b.x = b.x + block.drop_path2(block.ls2(block.mlp(block.norm2(b.x))))
     return run
 
-# %% ../nbs/03_encoders.ipynb #b186e0e4
+# %% ../nbs/03_encoders.ipynb #649c6eb0
 @steps.register
 def vit_steps(encoder:timm_vit.VisionTransformer) -> list[Step]:
     "timm's VisionTransformer (ViT, DeiT, DINOv2). Raises TypeError for blocks of another make."
     odd = next((m for m in encoder.blocks if not isinstance(m, timm_vit.Block)), None)
-    if odd is not None: raise TypeError(f'blocks of type {type(odd).__name__} are not supported; use a plain ViT or register steps of your own')
+    if odd is not None:
+        raise TypeError(f'blocks of type {type(odd).__name__} are not supported; use a plain ViT or register steps of your own')
     def patch(b): b.x = encoder.patch_embed(b.x)
     def positions(b): b.x = encoder.norm_pre(encoder.patch_drop(encoder._pos_embed(b.x)))
     def norm(b):
@@ -112,14 +113,18 @@ def cifar_stem(net:nn.Module, padding:int=1) -> nn.Module:
     net.maxpool = nn.Identity()
     return net
 
-# %% ../nbs/03_encoders.ipynb #c46ccc00
+# %% ../nbs/03_encoders.ipynb #dd5f19be
 def check_size(name:str, net:nn.Module, image_size:int):
     "Raise ValueError where a ViT's patches do not fit the image."
     patch = getattr(net, 'patch_embed', None)
     if patch is None: return
     p = patch.patch_size[0]
-    if image_size < p: raise ValueError(f'image_size {image_size} is smaller than a patch of {name} ({p} px): pass encoder_args patch_size={max(1, image_size//8)}, or larger images')
-    if image_size % p: raise ValueError(f'image_size {image_size} is not divisible by the patch size {p} of {name}: use {image_size//p*p} or {(image_size//p + 1)*p} px')
+    if image_size < p:
+        raise ValueError(f'image_size {image_size} is smaller than a patch of {name} ({p} px): pass encoder_args '
+            f'patch_size={max(1, image_size//8)}, or larger images')
+    if image_size % p:
+        raise ValueError(f'image_size {image_size} is not divisible by the patch size {p} of {name}: use {image_size//p*p} or '
+            f'{(image_size//p + 1)*p} px')
 
 def build(name:str, image_size:int, **kw) -> nn.Module:
     "A ResNet of torchvision or a ResNet or ViT of timm, without its classifier."
@@ -132,12 +137,13 @@ def build(name:str, image_size:int, **kw) -> nn.Module:
             net.num_features, net.fc = net.fc.in_features, nn.Identity()
         else: net = timm.create_model(timm_name, num_classes=0, **kw)
         return cifar_stem(net, padding) if stem == 'cifar' else net
-    if timm_name not in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'): raise unknown('encoder', name, encoders())
+    if timm_name not in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'):
+        raise unknown('encoder', name, encoders())
     patch = kw.get('patch_size') or int(timm_name.split('patch')[1].split('_')[0]) if 'patch' in timm_name else 16
     side = image_size if image_size % patch == 0 and image_size >= patch else patch*8  # a misfit is reported by check_size
     return timm.create_model(timm_name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
 
-# %% ../nbs/03_encoders.ipynb #3138a083
+# %% ../nbs/03_encoders.ipynb #936e4186
 def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
             image_size:int=224, # px
             init:str|None=None, # 'pretrained' (torchvision's or timm's weights) or a checkpoint's path
@@ -148,13 +154,15 @@ def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'packa
         from importlib import import_module
         module, _, attr = name.rpartition('.')
         try: make = getattr(import_module(module), attr)
-        except (ImportError, AttributeError) as e: raise ValueError(f'encoder {name!r} cannot be imported ({e}): give package.module.function') from e
+        except (ImportError, AttributeError) as e:
+            raise ValueError(f'encoder {name!r} cannot be imported ({e}): give package.module.function') from e
     else: make = lambda **k: build(name, image_size, **k)
     try: net = make(**kw)
     except (TypeError, AssertionError) as e: raise ValueError(f'encoder {name!r} does not take these arguments, {kw}: {e}') from e
     check_size(name, net, image_size)
     steps(net)  # refuses what cannot be walked, now
-    if not isinstance(getattr(net, 'num_features', None), int): raise ValueError(f'encoder {name!r} needs an attribute num_features, the width of its embedding')
+    if not isinstance(getattr(net, 'num_features', None), int):
+        raise ValueError(f'encoder {name!r} needs an attribute num_features, the width of its embedding')
     return net if init is None else init_weights(net, init, name)
 
 # %% ../nbs/03_encoders.ipynb #ce50699c
@@ -172,14 +180,15 @@ def match_keys(state:dict, wanted:set) -> dict:
     best = max(sorted(prefixes), key=lambda p: sum(k.startswith(p) and k[len(p):] in wanted for k in state))
     return {k[len(best):]: v for k, v in state.items() if k.startswith(best)}
 
-# %% ../nbs/03_encoders.ipynb #e2ff6a4c
+# %% ../nbs/03_encoders.ipynb #faf8e18f
 def pretrained_weights(name:str) -> dict[str, Tensor]:
     "torchvision's or timm's own weights for a name. Raises RuntimeError when they cannot be fetched."
     try:
         if name in RESNETS: return torchvision.models.get_model(name, weights='DEFAULT').state_dict()
         return timm.create_model(name.removeprefix('timm:'), pretrained=True).state_dict()
     except Exception as e:
-        raise RuntimeError(f'the pretrained weights of {name!r} could not be fetched ({type(e).__name__}): pass init=PATH of a checkpoint on this machine') from e
+        raise RuntimeError(f'the pretrained weights of {name!r} could not be fetched ({type(e).__name__}): pass init=PATH of a '
+            f'checkpoint on this machine') from e
 
 def init_weights(net:nn.Module, init:str, name:str='') -> nn.Module:
     "Load weights into an encoder; heads are ignored, anything else that is missing is an error."
@@ -188,6 +197,8 @@ def init_weights(net:nn.Module, init:str, name:str='') -> nn.Module:
     state = match_keys(state, set(own))
     if hasattr(net, 'pos_embed') and 'pos_embed' in state: state = timm_vit.checkpoint_filter_fn(state, net)
     bad = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    if bad: raise ValueError(f'{init!r} does not fit {name or type(net).__name__}: {len(bad)} of {len(own)} tensors are missing or of another shape, first {", ".join(bad[:3])}')
+    if bad:
+        raise ValueError(f'{init!r} does not fit {name or type(net).__name__}: {len(bad)} of {len(own)} tensors are missing or of '
+            f'another shape, first {", ".join(bad[:3])}')
     net.load_state_dict({k: state[k] for k in own})
     return net

@@ -81,29 +81,35 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #ea0272fc
+# %% ../nbs/02_lockstep.ipynb #439fe10e
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
     assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
-    def setup(self, framework:nn.Module): "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
+    def setup(self, framework:nn.Module):
+        "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
-    def around(self, step:Step, branch:Branch) -> ContextManager: "Around one branch's step."; return nullcontext()
+    def around(self, step:Step, branch:Branch) -> ContextManager:
+        "Around one branch's step."
+        return nullcontext()
     def between(self, step:Step, walk:Walk): "After all branches took a step: the seam."
-    def loss(self, framework_loss:Callable[[], Tensor], walk:Walk) -> Tensor: "The loss; calling `framework_loss` is optional."; return framework_loss()
+    def loss(self, framework_loss:Callable[[], Tensor], walk:Walk) -> Tensor:
+        "The loss; calling `framework_loss` is optional."
+        return framework_loss()
     def after_step(self, progress:float): "After the optimiser step."
     def here(self, step:Step) -> bool:
         "Whether this is one of the steps that the technique acts after."
         return any(fnmatch(step.name, p) for p in self.at)
 
-# %% ../nbs/02_lockstep.ipynb #0bbdd5b6
+# %% ../nbs/02_lockstep.ipynb #f5475500
 def lockstep(walk:Walk, techniques=()) -> Walk:
     "Advance all branches step by step, techniques in between. Raises ValueError if the encoders' steps differ."
     for t in techniques: t.before(walk)
     plans = {id(b.encoder): steps(b.encoder) for b in walk.branches}
     names = [[s.name for s in p] for p in plans.values()]
     if any(n != names[0] for n in names): raise ValueError('the encoders of a walk must have the same steps')
-    if walk.until is not None and walk.until not in names[0]: raise ValueError(f'no step {walk.until!r} to walk until; steps are {", ".join(names[0])}')
+    if walk.until is not None and walk.until not in names[0]:
+        raise ValueError(f'no step {walk.until!r} to walk until; steps are {", ".join(names[0])}')
     for i, name in enumerate(names[0]):
         for b in walk.branches:
             step = plans[id(b.encoder)][i]

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from .lockstep import Branch, Technique, Walk, lockstep, total_loss
 from .views import View, normalize
 
-# %% ../nbs/05_objectives.ipynb #d0e5de4d
+# %% ../nbs/05_objectives.ipynb #f6a842c9
 def pooled(x:Tensor) -> Tensor: # (B,D)
     "Features of any depth as vectors: the mean over a map (B,C,H,W), the first token of (B,N,D), (B,D) itself."
     return x.mean((2, 3)) if x.ndim == 4 else x[:, 0] if x.ndim == 3 else x
 
+# %% ../nbs/05_objectives.ipynb #3e87bb12
 class Objective(nn.Module):
     "Heads and loss; `dim` is the width of the features that come in. Keyword arguments are kept for `copy_for`."
     def __init__(self, dim:int, **options): super().__init__(); self.dim, self.options = dim, options

@@ -12,20 +12,22 @@ from torch import Tensor, nn
 
 from ..objectives import Framework, Objective, gather, mlp, world
 
-# %% ../../nbs/frameworks/10_simclr.ipynb #f491b790
+# %% ../../nbs/frameworks/10_simclr.ipynb #26931a44
 def nt_xent(o:Tensor, # (B,D) L2-normalised projections of one view
             t:Tensor, # (B,D) of the other view
             temperature:float) -> Tensor: # (B,)
     "NT-Xent of each sample, mean of its two anchors (SimCLR eq. 1)."
     rank, _ = world()
     positive = torch.arange(len(o), device=o.device) + rank*len(o)  # column of the positive
+    o, t = o.float(), t.float()
     O, T = gather(o), gather(t)
     def anchor(a, same, other):
         sims = torch.cat([a @ other.T, (a @ same.T).scatter(1, positive[:, None], float('-inf'))], 1)
-        return F.cross_entropy(sims.float()/temperature, positive, reduction='none')
-    return (anchor(o, O, T) + anchor(t, T, O))/2
+        return F.cross_entropy(sims/temperature, positive, reduction='none')
+    with torch.autocast(o.device.type, enabled=False):  # differences of cosines are too small for 16 bits
+        return (anchor(o, O, T) + anchor(t, T, O))/2
 
-# %% ../../nbs/frameworks/10_simclr.ipynb #6577f214
+# %% ../../nbs/frameworks/10_simclr.ipynb #0f2ce73b
 class SimCLRObjective(Objective):
     "Projector and NT-Xent."
     def __init__(self, dim:int, hidden:int|None=None, # None: `dim`
@@ -41,7 +43,9 @@ class SimCLR(Framework):
     "SimCLR (Chen et al. 2020)."
     augs = 'simclr'
     recipes = {
-        'cifar':    dict(optimizer='lars', lr=.5, weight_decay=1e-4, batch_size=512, epochs=1000, warmup_epochs=10, framework_args=dict(temperature=.5)),
-        'imagenet': dict(optimizer='lars', lr=.3, weight_decay=1e-6, batch_size=4096, epochs=100, warmup_epochs=10, framework_args=dict(temperature=.1))}
+        'cifar':    dict(optimizer='lars', lr=.5, weight_decay=1e-4, batch_size=512, epochs=1000, warmup_epochs=10,
+                         framework_args=dict(temperature=.5)),
+        'imagenet': dict(optimizer='lars', lr=.3, weight_decay=1e-6, batch_size=4096, epochs=100, warmup_epochs=10,
+                         framework_args=dict(temperature=.1))}
     def __init__(self, encoder:nn.Module, techniques=(), **kw):
         super().__init__(encoder, SimCLRObjective(encoder.num_features, **kw), techniques)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..objectives import Framework, Objective, mlp
 
-# %% ../../nbs/frameworks/11_simsiam.ipynb #f843ce32
+# %% ../../nbs/frameworks/11_simsiam.ipynb #3063a8c5
 class SimSiamObjective(Objective):
     "Projector, predictor, negative cosine."
     def __init__(self, dim:int, width:int=2048, layers:int=3, # of the projector
@@ -32,7 +32,9 @@ class SimSiam(Framework):
     "SimSiam (Chen and He 2021)."
     augs = 'mocov2'
     recipes = {
-        'cifar':    dict(optimizer='sgd', lr=.03, weight_decay=5e-4, batch_size=512, epochs=800, warmup_epochs=0, framework_args=dict(layers=2)),
-        'imagenet': dict(optimizer='sgd', lr=.05, weight_decay=1e-4, batch_size=512, epochs=100, warmup_epochs=0, framework_args=dict(layers=3))}
+        'cifar':    dict(optimizer='sgd', lr=.03, weight_decay=5e-4, batch_size=512, epochs=800, warmup_epochs=0,
+                         framework_args=dict(layers=2)),
+        'imagenet': dict(optimizer='sgd', lr=.05, weight_decay=1e-4, batch_size=512, epochs=100, warmup_epochs=0,
+                         framework_args=dict(layers=3))}
     def __init__(self, encoder:nn.Module, techniques=(), **kw):
         super().__init__(encoder, SimSiamObjective(encoder.num_features, **kw), techniques)

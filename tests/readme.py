@@ -1,0 +1,23 @@
+"README.md from nbs/index.ipynb: its prose, code and text outputs. `--check` only compares."
+import json, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def render() -> str:
+    parts = []
+    for cell in json.loads((ROOT/'nbs/index.ipynb').read_text())['cells']:
+        text = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown': parts.append(text); continue
+        parts.append(f'```python\n{text}\n```')
+        shown = [''.join(o.get('text') or o['data'].get('text/plain', '')).rstrip() for o in cell['outputs'] if o['output_type'] != 'error']
+        if any(shown): parts.append('```\n' + '\n'.join(s for s in shown if s) + '\n```')
+    text = '\n\n'.join(parts) + '\n'
+    return text.replace('](../', '](').replace('.ipynb)', '.ipynb)').replace('](0', '](nbs/0').replace('](frameworks/', '](nbs/frameworks/').replace('](experiments/', '](nbs/experiments/')
+
+
+if __name__ == '__main__':
+    path, text = ROOT/'README.md', render()
+    if '--check' in sys.argv: sys.exit(0 if path.exists() and path.read_text() == text else 'README.md is not what nbs/index.ipynb says: python3 dev.py notebooks --only index')
+    path.write_text(text)

@@ -1,0 +1,75 @@
+"Bad input gets an error that names the value and the remedy, before any training."
+import pytest, torch
+
+from effssl.runs import complete, find, read_recipe, recipe, run
+
+SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
+VIT = dict(encoder='vit_tiny_patch16_224', encoder_args={'depth': 1})
+CASES = [  # what is off, what the error must say (the value, and the remedy)
+    (dict(dataset='cifar-10'), ['cifar-10', 'cifar10']),
+    (dict(dataset='imagenet100'), ['imagenet100', 'EFFSSL_DATA']),
+    (dict(dataset='folder:/nowhere/at/all'), ['/nowhere/at/all', 'check the path']),
+    (dict(dataset='zip:/nowhere.zip'), ['/nowhere.zip']),
+    (dict(encoder='resnet81', encoder_args={}), ['resnet81', 'resnet18']),
+    (dict(encoder='nowhere.make', encoder_args={}), ['nowhere.make', 'package.module.function']),
+    (dict(encoder_args={'width': 3}), ['width']),
+    (dict(encoder_args={'stem': 'cifer'}), ['cifer', 'cifar']),
+    (dict(framework='simsam'), ['simsam', 'simsiam']),
+    (dict(framework='nowhere.SimSiam'), ['nowhere.SimSiam', 'package.module.Class']),
+    (dict(framework_args={'widht': 3}), ['widht']),
+    (dict(framework='simclr', framework_args={'temperature': -1}), ['-1', 'positive']),
+    (dict(technique='simprun'), ['simprun', 'Known']),
+    (dict(technique='toys.RandomTokens'), ['ResNet', 'ViT']),
+    (dict(technique='toys.RandomTokens', technique_args={'share': 1.3}, **VIT, ), ['1.3', '(0, 1]']),
+    (dict(technique_args={'keep_rate': .8}), ['keep_rate', 'without a technique']),
+    (dict(technique_args='{keep'), ['{keep', 'JSON']),
+    (dict(batch_size=1), ['batch_size 1', 'at least 2']),
+    (dict(batch_size=5000), ['5000', '1347']),
+    (dict(subset=32), ['32', '64', 'lower the batch']),
+    (dict(image_size=8, **VIT), ['8', 'smaller than a patch', 'patch_size']),
+    (dict(image_size=40, **VIT), ['40', '32 or 48']),
+    (dict(image_size=2), ['image_size 2', 'at least 4']),
+    (dict(epochs=0), ['epochs 0', 'at least 1']),
+    (dict(epochs=-3), ['epochs -3']),
+    (dict(epochs='ten'), ["'ten'", 'int']),
+    (dict(epochs=2.5), ['2.5', 'int']),
+    (dict(epochs=True), ['True', 'int']),
+    (dict(lr=-.1), ['lr -0.1', 'at least 0']),
+    (dict(lr=float('nan')), ['lr nan']),
+    (dict(lr='fast'), ["'fast'", 'float']),
+    (dict(weight_decay=-1.), ['weight_decay -1']),
+    (dict(warmup_epochs=20), ['20', '1 epochs']),
+    (dict(clip=0.), ['clip 0']),
+    (dict(accumulate=0), ['accumulate 0']),
+    (dict(optimizer='adam'), ["'adam'", 'adamw']),
+    (dict(precision='fp16'), ['fp16', 'bf16']),
+    (dict(precision='fp64'), ['fp64', 'bf16']),
+    (dict(k=0), ['k 0']),
+    (dict(k=2000), ['2000', '1347']),
+    (dict(temperature=0.), ['temperature 0']),
+    (dict(probe='moko'), ['moko', 'moco']),
+    (dict(init='nowhere.ckpt'), ['nowhere.ckpt']),
+    (dict(local_views=6), ['6', 'no local']),
+    (dict(epoch=3), ["'epoch'", 'epochs']),
+    (dict(seed=-1), ['seed -1'])]
+
+
+@pytest.mark.parametrize('bad, words', CASES, ids=[next(f'{k}={v}' for k, v in c.items()) for c, _ in CASES])
+def test_refused_before_training(bad, words, tmp_path, monkeypatch):
+    monkeypatch.setenv('EFFSSL_DATA', str(tmp_path))
+    with pytest.raises((ValueError, FileNotFoundError)) as e: run(recipe({**SMALL, **bad}), tmp_path/'runs', 'cpu', None)
+    assert all(w in str(e.value) for w in words), str(e.value)
+    assert not (tmp_path/'runs').exists()
+
+
+@pytest.mark.parametrize('text, words', [('dataset: digits\nepocs: 3', ['epocs', 'epochs']), ('- digits', ['name: value']), ('a: [', ['not YAML']), (None, ['no recipe file'])])
+def test_recipe_file(text, words, tmp_path):
+    if text is not None: (tmp_path/'r.yml').write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError)) as e: read_recipe(tmp_path/'r.yml')
+    assert all(w in str(e.value) for w in words), str(e.value)
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cuda'])
+def test_device(device):
+    if device == 'cuda' and torch.cuda.is_available(): pytest.skip('there is a GPU')
+    with pytest.raises(ValueError, match='cpu'): run(recipe(SMALL), device=device)

@@ -1,0 +1,64 @@
+"Data from folders, zips and workers; CIFAR-10 where it is at hand."
+import os, zipfile
+
+import pytest, torch
+from PIL import Image
+
+from effssl.data import data_home, load, take
+import effssl.data
+from effssl.train import loader
+from effssl.views import make_views, Aug
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for split, n in (('train', 6), ('val', 3)):
+        for c in ('a', 'b'):
+            (tmp_path/'set'/split/c).mkdir(parents=True)
+            for i in range(n): Image.new('RGB', (40 + i, 30), (10*i, 100, 200*(c == 'a'))).save(tmp_path/'set'/split/c/f'{i}.jpg')
+    return tmp_path/'set'
+
+
+def test_folder_and_zip_agree(tree, tmp_path):
+    with zipfile.ZipFile(tmp_path/'set.zip', 'w') as z:
+        for p in sorted(tree.rglob('*.jpg')): z.write(p, p.relative_to(tree))
+    a, b = load(f'folder:{tree}', 'train', 32), load(f'zip:{tmp_path/"set.zip"}', 'train', 32)
+    assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.aspects, b.aspects)
+    assert len(load(f'folder:{tree}', 'test', 32)) == 6 and a.classes == ['a', 'b']
+
+
+def test_workers_decode_what_memory_holds(tree, monkeypatch):
+    whole = load(f'folder:{tree}', 'train', 32)
+    monkeypatch.setattr(effssl.data, 'MEMORY', 0)
+    lazy = load(f'folder:{tree}', 'train', 32)
+    assert whole.in_memory and not lazy.in_memory
+    for (x, y, i, a), (u, v, j, b) in zip(loader(whole, 4, seed=3), loader(lazy, 4, seed=3, workers=2)):
+        assert torch.equal(i, j) and torch.equal(x, u) and torch.equal(y, v) and torch.equal(a, b)
+    part = take(lazy, 5, 1)
+    assert len(part) == 5 and torch.equal(part[2][0], take(whole, 5, 1)[2][0])
+
+
+def test_unsplit_tree_and_bad_files(tmp_path):
+    (tmp_path/'pool/x').mkdir(parents=True)
+    for i in range(10): Image.new('RGB', (8, 8)).save(tmp_path/f'pool/x/{i}.png')
+    a, b = load(f'folder:{tmp_path/"pool"}', 'train', 8), load(f'folder:{tmp_path/"pool"}', 'test', 8)
+    assert (len(a), len(b)) == (8, 2)
+    (tmp_path/'pool/x/3.png').write_bytes(b'broken')
+    with pytest.raises(ValueError, match='x/3.png'): load(f'folder:{tmp_path/"pool"}', 'train', 8)
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(ValueError, match='no image'): load(f'folder:{tmp_path/"empty"}')
+
+
+def test_views_do_not_depend_on_the_loader():
+    ds = load('digits', 'train', 16)
+    seen = {}
+    for size in (32, 50):
+        for x, _, i, a in loader(ds, size, seed=1):
+            for k, v in zip(i.tolist(), make_views(x, i, [Aug(16)], 7, 2, a)[0].x): assert torch.equal(seen.setdefault(k, v), v)
+    assert len(seen) > 1300
+
+
+@pytest.mark.skipif(not (os.environ.get('EFFSSL_DATA') and (data_home()/'cifar10.zip').exists()), reason='CIFAR-10 is not under EFFSSL_DATA')
+def test_cifar10():
+    ds = load('cifar10', 'test')
+    assert len(ds) == 10_000 and ds.size == 32 and len(ds.classes) == 10 and ds.labels.bincount().tolist() == [1000]*10

@@ -1,0 +1,113 @@
+"The repository itself: export, cleanliness, README, dependencies, style."
+import ast, json, os, re, shutil, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest, yaml
+
+from conftest import ROOT
+from test_notebooks import NOTEBOOKS
+
+BIN = Path(sys.executable).parent
+INI = ConfigParser(delimiters=['='], interpolation=None)
+INI.read(ROOT/'settings.ini')
+TRACKED = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True).stdout.split()
+
+
+def cells(name): return json.loads((ROOT/'nbs'/name).read_text())['cells']
+
+
+def copy_repo(tmp_path):
+    for f in ('nbs', 'effssl'): shutil.copytree(ROOT/f, tmp_path/f, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
+    shutil.copy(ROOT/'settings.ini', tmp_path)
+    return tmp_path
+
+
+def changed(tmp_path, folder, suffix):
+    return [f for f in TRACKED if f.startswith(f'{folder}/') and f.endswith(suffix) and (tmp_path/f).read_bytes() != (ROOT/f).read_bytes()]
+
+
+def test_export_is_in_sync(tmp_path):
+    subprocess.run([BIN/'nbdev_export'], cwd=copy_repo(tmp_path), check=True)
+    assert not changed(tmp_path, 'effssl', '.py'), 'run nbdev_export'
+
+
+def test_notebooks_are_clean(tmp_path):
+    subprocess.run([BIN/'nbdev_clean'], cwd=copy_repo(tmp_path), check=True)
+    assert not changed(tmp_path, 'nbs', '.ipynb'), 'run nbdev_clean'
+
+
+def test_readme_is_in_sync(): subprocess.run([sys.executable, ROOT/'tests/readme.py', '--check'], check=True)
+
+
+def test_nbdev_test():
+    "The command that README names, on all of nbs/."
+    done = subprocess.run([BIN/'nbdev_test', '--n_workers', '2'], cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0 and 'Success' in done.stdout, done.stdout[-2000:] + done.stderr[-6000:]
+
+
+def test_dependencies_have_one_source():
+    env = yaml.safe_load((ROOT/'environment.yml').read_text())
+    assert env['dependencies'] == ['python=3.11', 'pip', {'pip': ['-e .[dev]']}]
+    assert 'dependencies' not in (ROOT/'pyproject.toml').read_text()
+    listed = {re.split(r'[<>=\[]', r)[0] for k, v in INI['DEFAULT'].items() if k.endswith('requirements') for r in v.split()}
+    assert {'torch', 'torchvision', 'jupyterlab', 'papermill', 'nbdev', 'matplotlib', 'seaborn', 'umap-learn', 'timm'} <= listed
+
+
+def test_library_runs_bare(tmp_path):
+    "With only the seven packages it promises to need, and what those bring along."
+    code = '''
+import importlib.abc, pkgutil, importlib, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {'matplotlib', 'seaborn', 'umap', 'papermill', 'IPython', 'jupyterlab', 'ipywidgets', 'sklearn', 'skimage', 'nbdev', 'fastcore', 'lightly'}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+import effssl
+for m in pkgutil.walk_packages(effssl.__path__, 'effssl.'): importlib.import_module(m.name)
+from effssl.runs import main
+sys.exit(main(['cost', '--dataset', 'cifar10', '--encoder', 'resnet18', '--json']))
+'''
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'EFFSSL_DATA': str(tmp_path)})
+    assert done.returncode == 0 and json.loads(done.stdout)['ratio'] == 1, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_notebook_style(name):
+    for c in cells(name):
+        text = ''.join(c['source'])
+        if c['cell_type'] == 'code' and c.get('metadata', {}).get('tags') != ['parameters']:
+            lines = [l for l in text.splitlines() if l.strip()]
+            assert len(lines) <= 30, f'{name}: a cell of {len(lines)} lines: {lines[0]}'
+            assert max(map(len, lines), default=0) <= 150, f'{name}: a line of {max(map(len, lines))} characters'
+        for o in c.get('outputs', []):
+            assert o['output_type'] != 'error', f'{name}: an error is stored in {text[:50]!r}'
+            for kind, data in o.get('data', {}).items():
+                assert len(''.join(data)) <= 134_000, f'{name}: {kind} over 100 kB in {text[:50]!r}'
+            assert len(''.join(o.get('text', ''))) < 10_000
+            assert 'widget' not in json.dumps(o.get('data', {})), f'{name}: widget state is stored'
+    assert name == 'index.ipynb' or ''.join(cells(name)[0]['source']).startswith('# ')
+
+
+def test_parameters_are_tagged():
+    tags = [c.get('metadata', {}).get('tags') for c in cells('experiments/50_pretrain.ipynb')]
+    assert tags.count(['parameters']) == 1
+
+
+def test_every_export_is_documented():
+    "Public functions and classes of the package have a docstring."
+    for path in (ROOT/'effssl').rglob('*.py'):
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and not node.name.startswith('on_'):
+                assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
+
+
+def test_no_path_of_a_machine_and_no_big_file():
+    for f in TRACKED:
+        if not (ROOT/f).exists(): continue
+        assert (ROOT/f).stat().st_size <= 600_000, f
+        if f.startswith('figures/'): assert (ROOT/f).stat().st_size <= 100_000, f
+        if not f.endswith(('.png', '.ci/run')) and f != 'tests/test_house.py':
+            found = re.search(r'(?<![\w.~])/(home|root|tmp|work)/\w+|\.\./shared', (ROOT/f).read_text())
+            assert not found, f'{f}: {found.group()}'

@@ -1,0 +1,61 @@
+"Every framework on every encoder family, with and without a technique; whatever the batch size."
+import pytest, torch
+
+from effssl.cost import training_cost
+from effssl.encoders import encoder
+from effssl.runs import complete, cost, find, names, random_views, recipe
+from effssl.views import augmentations
+from toys import Plain, RandomDepth, RandomTokens
+
+VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
+ENCODERS = {'resnet18': {}, 'timm:resnet18': dict(channels=[8, 16, 32, 64]), 'vit_tiny_patch16_224': VIT, 'toys.Plain': {}}
+
+
+@pytest.mark.parametrize('framework', sorted(names('framework')))
+@pytest.mark.parametrize('name', ENCODERS)
+def test_one_step(framework, name):
+    torch.manual_seed(0)
+    net = encoder(name, 32, **ENCODERS[name])
+    fw = find('framework', framework)(net)
+    loss = fw(fw.walk(random_views(augmentations(fw.augs, 32), 4)))
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is not None for p in fw.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('framework', sorted(names('framework')))
+def test_technique_that_keeps_all_is_no_technique(framework):
+    def loss(techniques):
+        torch.manual_seed(0)
+        fw = find('framework', framework)(encoder('vit_tiny_patch16_224', 32, **VIT), techniques)
+        return fw(fw.walk(random_views(augmentations(fw.augs, 32), 4)))
+    assert torch.equal(loss([]), loss([RandomTokens(1.)])) and not torch.equal(loss([]), loss([RandomTokens(.5)]))
+
+
+def test_truncated_walk_leaves_deeper_stages_without_gradient():
+    fw = find('framework', 'simsiam')(encoder('resnet18', 32), [RandomDepth()])
+    views = random_views(augmentations('mocov2', 32), 4)
+    walk = next(w for w in (fw.walk(views, step=s) for s in range(50)) if (fw.techniques[0].before(w), w.until.startswith('layer2'))[1])
+    fw(walk).backward()
+    assert fw.encoder.layer2[0].conv1.weight.grad is not None and fw.encoder.layer3[0].conv1.weight.grad is None
+
+
+def test_cost_with_a_technique():
+    r = recipe(framework='simclr', encoder='deit_tiny_patch16_224', image_size=224, technique='toys.RandomTokens', technique_args={'share': .5})
+    c = cost(complete(r), draws=2)
+    assert .45 < c['ratio'] < .52 and c['steps'][2]['flops'] < .55*c['steps'][2]['dense_flops']
+    d = cost(complete(recipe(encoder='resnet18', image_size=32, technique='toys.RandomDepth')), draws=40)
+    full = cost(complete(recipe(encoder='resnet18', image_size=32)))
+    assert .5 < d['ratio'] < .75 and d['draws'] == 40  # uniform over stages: about 61 % without heads
+    assert full['ratio'] == 1
+
+
+def test_refused_at_construction():
+    with pytest.raises(ValueError, match='has none'): find('framework', 'simclr')(encoder('resnet18', 32), [RandomTokens()])
+
+
+def test_counting_leaves_no_trace():
+    fw = find('framework', 'simsiam')(encoder('resnet18', 32))
+    before = {k: v.clone() for k, v in fw.state_dict().items()}; rng = torch.get_rng_state()
+    training_cost(fw, random_views(augmentations('mocov2', 32), 2), draws=2)
+    assert all(torch.equal(v, before[k]) for k, v in fw.state_dict().items()) and torch.equal(rng, torch.get_rng_state())
+    assert all(p.grad is None for p in fw.parameters())
