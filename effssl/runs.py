@@ -112,7 +112,7 @@ def read_recipe(path) -> Recipe:
     if not isinstance(values, dict): raise ValueError(f'{str(path)!r} must hold parameters as "name: value", one a line')
     return recipe(values)
 
-# %% ../nbs/08_runs.ipynb #908c8477
+# %% ../nbs/08_runs.ipynb #c0452667
 LEAST = dict(epochs=1, batch_size=2, lr=0, weight_decay=0, warmup_epochs=0, accumulate=1, clip=1e-12, image_size=4, local_views=0,
              subset=2, test_subset=1, evaluate_every=0, k=1, temperature=1e-6, probe_crops=0, seed=0)
 
@@ -126,12 +126,13 @@ def complete(r:Recipe) -> Recipe:
     own = dict(cls.recipes['cifar' if size < 96 else 'imagenet'])
     args = own.pop('framework_args', {}) | r.framework_args
     filled = {k: v if getattr(r, k) is None else getattr(r, k) for k, v in own.items()}
+    if r.warmup_epochs is None: filled['warmup_epochs'] = min(own['warmup_epochs'], filled['epochs']/10)
     r = replace(r, image_size=size, framework_args=args, **filled)
     if r.evaluate_every is None: r = replace(r, evaluate_every=max(1, r.epochs//10))
     check(r)
     return r
 
-# %% ../nbs/08_runs.ipynb #88864dc6
+# %% ../nbs/08_runs.ipynb #f42104c1
 def check(r:Recipe):
     "Raise ValueError, naming value and remedy, where a number or a name of a complete recipe is off."
     for name, least in LEAST.items():
@@ -140,7 +141,7 @@ def check(r:Recipe):
     for name, known in (('optimizer', OPTIMIZERS), ('precision', PRECISIONS), ('probe', PROTOCOLS)):
         if getattr(r, name) not in known and not (name == 'probe' and r.probe is None): raise unknown(name, getattr(r, name), known)
     if r.warmup_epochs > r.epochs:
-        raise ValueError(f'warmup_epochs {r.warmup_epochs} is longer than the {r.epochs} epochs: pass warmup_epochs={r.epochs//10}')
+        raise ValueError(f'warmup_epochs {r.warmup_epochs} is longer than the {r.epochs} epochs: pass warmup_epochs={r.epochs/10:g}')
     if r.subset and r.subset < r.batch_size:
         raise ValueError(f'subset {r.subset} is smaller than batch_size {r.batch_size}: lower the batch')
 
@@ -177,10 +178,11 @@ def views_of(r:Recipe) -> list:
     if cls.augs != 'dino': raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
     return augmentations(cls.augs, r.image_size, local_views=r.local_views)
 
-# %% ../nbs/08_runs.ipynb #45ba6a34
+# %% ../nbs/08_runs.ipynb #082ce265
 def random_views(augs, batch_size:int, device='cpu') -> list[View]:
     "Views of noise, of the right sizes and with the right geometry."
-    return make_views(torch.randint(0, 256, (batch_size, 3, 64, 64), dtype=torch.uint8, device=device), torch.arange(batch_size), augs)
+    noise = torch.randint(0, 256, (batch_size, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return make_views(noise.to(device), torch.arange(batch_size), augs)
 
 def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 with a technique
          assumed_share:float|None=None) -> dict:
@@ -200,14 +202,16 @@ def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 wi
     rows = [dict(step=s, dense_flops=f, flops=found['steps'].get(s, 0)) for s, f in dense['steps'].items()]
     return out | dict(dense_flops=dense['flops'], flops=found['flops'], ratio=found['flops']/dense['flops'], steps=rows)
 
-# %% ../nbs/08_runs.ipynb #70564158
+# %% ../nbs/08_runs.ipynb #d99633d2
 def stored_size(dataset:str, image_size:int) -> int:
     "Side in px at which images are kept: a small set's own size; else the image size, with the usual margin of 256/224 from 96 px on."
     own = {**SIZES, 'photos': 64}.get(dataset)
     if own: return min(own, max(image_size, 32))
     return image_size if image_size < 96 else round(image_size*256/224)
 
-def write_json(path, value): write_atomic(path, lambda f: f.write(json.dumps(value, indent=1).encode()))
+def write_json(path, value):
+    "A value as JSON, whole or not at all."
+    write_atomic(path, lambda f: f.write(json.dumps(value, indent=1).encode()))
 
 def environment(device) -> dict:
     "Where a run ran: versions, commit, device."
