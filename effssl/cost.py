@@ -6,7 +6,7 @@
 __all__ = ['aten', 'CPU_ATTENTION', 'flop_counter', 'step_table', 'untouched', 'StepFlops', 'training_cost', 'memory', 'seconds',
            'paired_times', 'ratio', 'Ledger', 'live_share']
 
-# %% ../nbs/04_cost.ipynb #b0f2a1ae
+# %% ../nbs/04_cost.ipynb #fca7264f
 import copy, time
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from .lockstep import Branch, Step, Technique, Walk, lockstep, steps
+from .lockstep import Branch, Technique, steps
 
 # %% ../nbs/04_cost.ipynb #3d87626e
 aten = torch.ops.aten

@@ -7,7 +7,8 @@ __all__ = ['RESNETS', 'VITS', 'conv_step', 'resnet_steps', 'torchvision_resnet_s
            'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build', 'encoder', 'checkpoint_weights',
            'match_keys', 'pretrained_weights', 'init_weights']
 
-# %% ../nbs/03_encoders.ipynb #95442acc
+# %% ../nbs/03_encoders.ipynb #e33303b0
+from importlib import import_module
 from pathlib import Path
 
 import timm, torch, torchvision
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
 
 from .data import unknown
-from .lockstep import Branch, Step, embed, lockstep, steps, tap
+from .lockstep import Branch, Step, steps, tap
 
 # %% ../nbs/03_encoders.ipynb #b4687e9d
 def conv_step(block:nn.Module, i:int, last:bool, after:list) -> callable:
@@ -113,7 +114,7 @@ def cifar_stem(net:nn.Module, padding:int=1) -> nn.Module:
     net.maxpool = nn.Identity()
     return net
 
-# %% ../nbs/03_encoders.ipynb #dd5f19be
+# %% ../nbs/03_encoders.ipynb #5bc775af
 def check_size(name:str, net:nn.Module, image_size:int):
     "Raise ValueError where a ViT's patches do not fit the image."
     patch = getattr(net, 'patch_embed', None)
@@ -129,7 +130,8 @@ def check_size(name:str, net:nn.Module, image_size:int):
 def build(name:str, image_size:int, **kw) -> nn.Module:
     "A ResNet of torchvision or a ResNet or ViT of timm, without its classifier."
     small, timm_name = image_size <= 64, name.removeprefix('timm:')
-    if name in RESNETS or timm_name in timm.list_models('*res*', module='resnet'):
+    model = timm_name.split('.')[0]  # without the tag of its weights
+    if name in RESNETS or model in timm.list_models(module='resnet'):
         stem, padding = kw.pop('stem', 'cifar' if small else 'imagenet'), kw.pop('stem_padding', 1)
         if stem not in ('cifar', 'imagenet'): raise unknown('stem', stem, ['cifar', 'imagenet'])
         if name in RESNETS:
@@ -137,21 +139,20 @@ def build(name:str, image_size:int, **kw) -> nn.Module:
             net.num_features, net.fc = net.fc.in_features, nn.Identity()
         else: net = timm.create_model(timm_name, num_classes=0, **kw)
         return cifar_stem(net, padding) if stem == 'cifar' else net
-    if timm_name not in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'):
+    if model not in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'):
         raise unknown('encoder', name, encoders())
-    patch = kw.get('patch_size') or int(timm_name.split('patch')[1].split('_')[0]) if 'patch' in timm_name else 16
+    patch = kw.get('patch_size') or int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16
     side = image_size if image_size % patch == 0 and image_size >= patch else patch*8  # a misfit is reported by check_size
     return timm.create_model(timm_name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
 
-# %% ../nbs/03_encoders.ipynb #936e4186
+# %% ../nbs/03_encoders.ipynb #93741dc6
 def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
             image_size:int=224, # px
             init:str|None=None, # 'pretrained' (torchvision's or timm's weights) or a checkpoint's path
             **kw, # for the constructor: stem, stem_padding, patch_size, embed_dim, depth, channels, …
            ) -> nn.Module:
     "An encoder by name. Raises ValueError for an unknown name, a misfit of sizes or of arguments."
-    if '.' in name:
-        from importlib import import_module
+    if '.' in name and name.removeprefix('timm:').split('.')[0] not in timm.list_models():
         module, _, attr = name.rpartition('.')
         try: make = getattr(import_module(module), attr)
         except (ImportError, AttributeError) as e:

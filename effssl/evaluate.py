@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'Score', 'score', 'features', 'knn', 'probe_setup', 'linear_probe', 'crops', 'evaluate']
 
-# %% ../nbs/07_evaluate.ipynb #be030d85
+# %% ../nbs/07_evaluate.ipynb #755dc110
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import timm.optim, torch
 import torch.nn.functional as F

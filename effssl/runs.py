@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', 'recipe', 'read_recipe', 'complete', 'check',
            'run_id', 'build', 'assemble', 'make', 'views_of', 'random_views', 'cost', 'stored_size', 'write_json',
-           'environment', 'load_data', 'run', 'measure', 'quick_knn', 'train_and_evaluate', 'load_runs', 'summary',
-           'recipe_of', 'option_value', 'setting', 'parser', 'recipe_from', 'listing', 'cost_of', 'show_cost', 'main']
+           'environment', 'load_data', 'run', 'measure', 'quick_knn', 'train_and_evaluate', 'read_records', 'load',
+           'summary', 'recipe_of', 'option_value', 'setting', 'parser', 'recipe_from', 'listing', 'cost_of',
+           'show_cost', 'main']
 
-# %% ../nbs/08_runs.ipynb #5e368c74
-import argparse, hashlib, importlib, inspect, json, os, pkgutil, platform, subprocess, sys, time, typing
+# %% ../nbs/08_runs.ipynb #b6735faf
+import argparse, glob, hashlib, importlib, inspect, json, os, pkgutil, platform, subprocess, sys, typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,12 +18,12 @@ from pathlib import Path
 import pandas as pd, torch
 
 import effssl
-from .cost import memory, seconds, training_cost, untouched
-from .data import SIZES, Images, datasets, load, locate, take, unknown
+from .cost import memory, training_cost, untouched
+from .data import SIZES, Images, datasets, load as load_split, locate, take, unknown
 from .encoders import encoder, encoders
 from .evaluate import PROTOCOLS, evaluate
 from .lockstep import Technique
-from .objectives import Framework, feature_std
+from .objectives import Framework
 from .train import OPTIMIZERS, PRECISIONS, Pretrain, fit, pick_device, write_atomic
 from .views import View, augmentations, make_views
 
@@ -202,7 +203,7 @@ def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 wi
     rows = [dict(step=s, dense_flops=f, flops=found['steps'].get(s, 0)) for s, f in dense['steps'].items()]
     return out | dict(dense_flops=dense['flops'], flops=found['flops'], ratio=found['flops']/dense['flops'], steps=rows)
 
-# %% ../nbs/08_runs.ipynb #d99633d2
+# %% ../nbs/08_runs.ipynb #005fa07e
 def stored_size(dataset:str, image_size:int) -> int:
     "Side in px at which images are kept: a small set's own size; else the image size, with the usual margin of 256/224 from 96 px on."
     own = {**SIZES, 'photos': 64}.get(dataset)
@@ -226,9 +227,9 @@ def environment(device) -> dict:
 def load_data(r:Recipe) -> tuple[Images, Images, Images]:
     "Images to pre-train on, to train probes on, and to test on."
     stored = stored_size(r.dataset, r.image_size)
-    train = take(load(r.dataset, 'train', stored), r.subset, r.seed)
-    pretrain = take(load(r.dataset, 'pretrain', stored), r.subset, r.seed) if r.dataset == 'stl10' else train
-    test = take(load(r.dataset, 'test', stored), r.test_subset, r.seed)
+    train = take(load_split(r.dataset, 'train', stored), r.subset, r.seed)
+    pretrain = take(load_split(r.dataset, 'pretrain', stored), r.subset, r.seed) if r.dataset == 'stl10' else train
+    test = take(load_split(r.dataset, 'test', stored), r.test_subset, r.seed)
     if r.k > min(5000, len(train)): raise ValueError(f'k {r.k} is larger than the {min(5000, len(train))} training images of the kNN: lower k')
     if r.batch_size > len(pretrain):
         raise ValueError(f'batch_size {r.batch_size} is larger than the {len(pretrain)} images of {r.dataset!r}: lower it')
@@ -295,13 +296,16 @@ def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress
     return dict(baselines=start, history=[row0, *module.history], scores={k: s.record() for k, s in scores.items()},
                 feature_std=module.history[-1]['feature_std'], cost=record['cost'] | timing)
 
-# %% ../nbs/08_runs.ipynb #86240fbd
-def load_runs(pattern:str='runs/*') -> pd.DataFrame:
-    "Records of run folders, or of single JSON files, as a DataFrame with one row a run and dotted columns."
-    import glob
-    paths = [Path(p)/'run.json' if Path(p).is_dir() else Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-    records = [json.loads(p.read_text()) for p in paths if p.suffix == '.json' and p.exists()]
-    return pd.json_normalize([r for r in records if 'recipe' in r])
+# %% ../nbs/08_runs.ipynb #6682536e
+def read_records(pattern:str='runs/**') -> list[dict]:
+    "Records of run folders or single JSON files that match, in the order of their names."
+    found = {p/'run.json' if p.is_dir() else p for p in map(Path, glob.glob(pattern, recursive=True))}
+    records = [json.loads(p.read_text()) for p in sorted(found) if p.suffix == '.json' and p.exists()]
+    return [r for r in records if isinstance(r, dict) and 'recipe' in r]
+
+def load(pattern:str='runs/**') -> pd.DataFrame:
+    "Records as a DataFrame: one row a run, dotted columns such as 'recipe.lr' and 'scores.knn20.accuracy'."
+    return pd.json_normalize(read_records(pattern))
 
 # %% ../nbs/08_runs.ipynb #b7c8463f
 def summary(df:pd.DataFrame) -> pd.DataFrame:
@@ -396,10 +400,11 @@ def show_cost(c:dict) -> str:
             f"ratio {c['ratio']:.4f} (mean of {c['draws']} draws{assumed})")
     return f"{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
-# %% ../nbs/08_runs.ipynb #e35fd63a
+# %% ../nbs/08_runs.ipynb #ab9ae6a0
 def main(argv=None) -> int:
     "The entry point of `effssl`; errors of input are one line on standard error and exit code 2."
     args = parser().parse_args(argv)
+    sys.path.insert(0, os.getcwd())  # so that package.module.Class finds what lies here
     try:
         if args.verb == 'list':
             found = listing()

@@ -8,7 +8,7 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'lr_factor', 'Pretrain', 
            'on_train_epoch_end', 'on_save_checkpoint', 'on_load_checkpoint', 'Stopwatch', 'write_atomic', 'AtomicIO',
            'KeepLast', 'loader', 'as_it_is', 'pick_device', 'fit', 'quiet', 'Bar']
 
-# %% ../nbs/06_train.ipynb #cf857f49
+# %% ../nbs/06_train.ipynb #36b6941a
 import logging, math, os, time, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 import lightning as L, timm.optim, torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, unknown

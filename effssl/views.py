@@ -7,11 +7,10 @@ __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'cr
            'recolour', 'draw_view', 'make_views', 'simclr', 'mocov2', 'byol', 'dino', 'augmentations', 'normalize',
            'plain_view']
 
-# %% ../nbs/01_views.ipynb #7c811f27
+# %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
 
 import kornia, numpy as np, torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .data import unknown

@@ -2,7 +2,7 @@
 import json, os, subprocess, sys
 from pathlib import Path
 
-import papermill, pytest
+import pytest
 
 from conftest import ROOT
 from effssl.runs import main

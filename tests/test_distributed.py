@@ -1,5 +1,5 @@
 "A real group of two processes: gradients through `gather` are those of the joint batch."
-import pytest, torch
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F

@@ -5,7 +5,7 @@ from effssl.cost import training_cost
 from effssl.encoders import encoder
 from effssl.runs import complete, cost, find, names, random_views, recipe
 from effssl.views import augmentations
-from toys import Plain, RandomDepth, RandomTokens
+from toys import RandomDepth, RandomTokens
 
 VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
 ENCODERS = {'resnet18': {}, 'timm:resnet18': dict(channels=[8, 16, 32, 64]), 'vit_tiny_patch16_224': VIT, 'toys.Plain': {}}

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SimSiamObjective', 'SimSiam']
 
-# %% ../../nbs/frameworks/11_simsiam.ipynb #20509d07
-import torch
+# %% ../../nbs/frameworks/11_simsiam.ipynb #c2589ec5
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -3,7 +3,7 @@ import os, sys, time
 from pathlib import Path
 
 import papermill
-from effssl.runs import complete, load_runs, recipe, run_id, summary
+from effssl.runs import complete, load, recipe, run_id, summary
 
 HERE, OUT = Path(__file__).parent, Path('runs')/'demo'
 RUNS = [
@@ -30,7 +30,7 @@ def main():
     for values in RUNS:
         print(f"\n== {values['framework']} with {values['encoder']} on embedded photographs ==", flush=True)
         folders.append(execute({**SHARED, **values}))
-    table = summary(load_runs(f'{OUT}/*')[lambda d: d.id.isin([f.name for f in folders])])
+    table = summary(load(f'{OUT}/*')[lambda d: d.id.isin([f.name for f in folders])])
     print('\nkNN: k=20, cosine, temperature 0.07; linear: SGD, 100 epochs, offline, last epoch; 720 test patches of 20 photographs.')
     print(table.T.to_string(header=False))
     print('\nwritten:', *(f'  {p}' for f in folders for p in sorted(f.iterdir())), f'{time.time() - start:.0f} s in all', sep='\n')
