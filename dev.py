@@ -76,7 +76,8 @@ def test(python, args):
 
 
 def lab(python, args):
-    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', *args.rest, env=environment(python))
+    root = ['--allow-root'] if os.geteuid() == 0 else []
+    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', *root, *args.rest, env=environment(python))
 
 
 def notebooks(python, args):

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'unknown', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits',
-           'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load',
+           'SIZES', 'unknown', 'need', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos',
+           'digits', 'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load',
            'unlabelled', 'from_torchvision', 'TakeImage']
 
-# %% ../nbs/00_data.ipynb #8b191644
-import copy, difflib, io, os, zipfile
+# %% ../nbs/00_data.ipynb #1b616eac
+import copy, difflib, importlib, io, os, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
-# %% ../nbs/00_data.ipynb #79b958f2
+# %% ../nbs/00_data.ipynb #3e606cd5
 def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
             name, # the name that was not found
             names, # all known names
@@ -30,6 +30,11 @@ def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
     near = difflib.get_close_matches(str(name).lower(), names, 3, .5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ''
     return ValueError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
+
+def need(module:str):
+    "A module of the `lab` extra, imported where it is used; without it the error says how to get it."
+    try: return importlib.import_module(module)
+    except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{module} is needed here and is not installed: pip install 'effssl[lab]'") from e
 
 # %% ../nbs/00_data.ipynb #801f3611
 class Images(Dataset):
@@ -92,7 +97,7 @@ def in_memory(ds:Images) -> Images:
     ds.images, _, _, ds.aspects = (torch.cat(o) for o in zip(*parts))
     return ds
 
-# %% ../nbs/00_data.ipynb #41a4b359
+# %% ../nbs/00_data.ipynb #c248f53c
 PHOTOS = ('astronaut brick camera cell chelsea china coffee coins flower grass gravel hubble_deep_field ihc '
           'moon motorcycle page retina rocket text clock_motion').split()
 
@@ -101,12 +106,10 @@ def photo(name:str='chelsea', # one of `PHOTOS`
     "A real photograph as uint8 (3,H,W), from the images that scikit-learn and scikit-image ship."
     if name not in PHOTOS: raise unknown('photo', name, PHOTOS)
     if name in ('china', 'flower'):
-        from sklearn.datasets import load_sample_image
-        img = load_sample_image(f'{name}.jpg')
+        img = need('sklearn.datasets').load_sample_image(f'{name}.jpg')
     else:
-        import skimage
         file = {'motorcycle': 'motorcycle_left'}.get(name, name)
-        img = next((Path(skimage.__file__).parent/'data').glob(f'{file}.*'))
+        img = next((Path(need('skimage').__file__).parent/'data').glob(f'{file}.*'))
     img = (Image.open(img) if isinstance(img, Path) else Image.fromarray(img)).convert('RGB')
     return torch.from_numpy(np.array(img)).permute(2, 0, 1).contiguous()
 
@@ -130,11 +133,10 @@ def photos(split:str, size:int) -> Images:
     x = TF.resize(torch.cat(parts), [size, size], antialias=True)
     return Images(x, np.repeat(range(len(parts)), [len(p) for p in parts]), PHOTOS, size)
 
-# %% ../nbs/00_data.ipynb #232c860e
+# %% ../nbs/00_data.ipynb #43adf724
 def digits(split:str, size:int) -> Images:
     "scikit-learn's scanned digits: 1,347 for training, 450 for testing."
-    from sklearn.datasets import load_digits
-    x, y = load_digits(return_X_y=True)
+    x, y = need('sklearn.datasets').load_digits(return_X_y=True)
     part = slice(1347, None) if split == 'test' else slice(None, 1347)
     x = torch.from_numpy(x[part]*(255/16)).float().view(-1, 1, 8, 8)
     x = torch.nn.functional.interpolate(x, (size, size), mode='bicubic', antialias=size < 8)

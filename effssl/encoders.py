@@ -114,7 +114,7 @@ def cifar_stem(net:nn.Module, padding:int=1) -> nn.Module:
     net.maxpool = nn.Identity()
     return net
 
-# %% ../nbs/03_encoders.ipynb #5bc775af
+# %% ../nbs/03_encoders.ipynb #7c73112f
 def check_size(name:str, net:nn.Module, image_size:int):
     "Raise ValueError where a ViT's patches do not fit the image."
     patch = getattr(net, 'patch_embed', None)
@@ -132,16 +132,17 @@ def build(name:str, image_size:int, **kw) -> nn.Module:
     small, timm_name = image_size <= 64, name.removeprefix('timm:')
     model = timm_name.split('.')[0]  # without the tag of its weights
     if name in RESNETS or model in timm.list_models(module='resnet'):
-        stem, padding = kw.pop('stem', 'cifar' if small else 'imagenet'), kw.pop('stem_padding', 1)
-        if stem not in ('cifar', 'imagenet'): raise unknown('stem', stem, ['cifar', 'imagenet'])
+        stem, padding = kw.pop('stem', None), kw.pop('stem_padding', 1)
+        if stem not in (None, 'cifar', 'imagenet'): raise unknown('stem', stem, ['cifar', 'imagenet'])
         if name in RESNETS:
             net = torchvision.models.get_model(name, zero_init_residual=True, **kw)
             net.num_features, net.fc = net.fc.in_features, nn.Identity()
         else: net = timm.create_model(timm_name, num_classes=0, **kw)
+        if stem is None: stem = 'cifar' if small and isinstance(net.conv1, nn.Conv2d) else 'imagenet'
         return cifar_stem(net, padding) if stem == 'cifar' else net
     if model not in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'):
         raise unknown('encoder', name, encoders())
-    patch = kw.get('patch_size') or int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16
+    patch = kw.get('patch_size') or (int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16)
     side = image_size if image_size % patch == 0 and image_size >= patch else patch*8  # a misfit is reported by check_size
     return timm.create_model(timm_name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
 

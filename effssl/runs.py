@@ -307,14 +307,17 @@ def load(pattern:str='runs/**') -> pd.DataFrame:
     "Records as a DataFrame: one row a run, dotted columns such as 'recipe.lr' and 'scores.knn20.accuracy'."
     return pd.json_normalize(read_records(pattern))
 
-# %% ../nbs/08_runs.ipynb #b7c8463f
+# %% ../nbs/08_runs.ipynb #867336f3
 def summary(df:pd.DataFrame) -> pd.DataFrame:
-    "One line a run: accuracy beside its baselines, cost beside accuracy. FLOPs of a step count forward and backward, all branches."
+    "One line a complete run: accuracy beside its baselines, cost beside accuracy. FLOPs of a step: forward and backward, all branches."
+    if 'scores.knn1.accuracy' not in df: raise ValueError(f'no complete run among {len(df)} records: run one, or check the pattern')
+    df = df[df.status == 'complete']
     knn = [f'knn{k}.accuracy' for k in df['recipe.k']]
     at = lambda prefix: [f"{row[f'{prefix}.{c}']:.1f}" for c, (_, row) in zip(knn, df.iterrows())]
     step = df['recipe.batch_size']
     return pd.DataFrame({'framework': df['recipe.framework'], 'technique': df['recipe.technique'].fillna('–'),
         'encoder': df['recipe.encoder'], 'dataset': df['recipe.dataset'], 'epochs': df['recipe.epochs'],
+        'images': [f'{n:.0f}' if n else 'all' for n in df['recipe.subset'].fillna(0)], 'precision': df['recipe.precision'],
         'kNN %': at('scores'), 'untrained %': at('baselines.untrained'), 'pixels %': at('baselines.pixels'),
         'linear %': df['scores.linear.accuracy'].round(1) if 'scores.linear.accuracy' in df else '–', 'feature std': df['feature_std'].round(2),
         'GFLOPs/step': (df['cost.flops_per_image']*step/1e9).round(1), 's/step': df['cost.seconds_per_step'].round(3),
@@ -400,7 +403,7 @@ def show_cost(c:dict) -> str:
             f"ratio {c['ratio']:.4f} (mean of {c['draws']} draws{assumed})")
     return f"{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
-# %% ../nbs/08_runs.ipynb #ab9ae6a0
+# %% ../nbs/08_runs.ipynb #385028bf
 def main(argv=None) -> int:
     "The entry point of `effssl`; errors of input are one line on standard error and exit code 2."
     args = parser().parse_args(argv)
@@ -417,6 +420,6 @@ def main(argv=None) -> int:
             found = run(r, args.out, args.device, None if args.json else 'auto')
             text = '\n'.join(f"{k}: {v['accuracy']:.1f} ± {v['error']:.1f} % ({v['protocol']})" for k, v in found['scores'].items())
             print(json.dumps(found) if args.json else f"{text}\n{found['folder']}")
-    except (ValueError, FileNotFoundError, OSError, RuntimeError) as e:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as e:
         print(f'effssl: {e}', file=sys.stderr); return 2
     return 0

@@ -6,23 +6,24 @@
 __all__ = ['PALETTE', 'COLOURS', 'subplots', 'save', 'show_image', 'matching_points', 'show_views', 'label', 'show_convergence',
            'umap_plane', 'show_plane', 'show_costs']
 
-# %% ../nbs/09_show.ipynb #4302058d
+# %% ../nbs/09_show.ipynb #dce18acb
 import io
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 
+from .data import need
 from .train import write_atomic
 from .views import View, map_points
 
-# %% ../nbs/09_show.ipynb #b328f846
+# %% ../nbs/09_show.ipynb #23b03d50
 PALETTE = {'dense': '#7f7f7f', 'online': '#0072B2', 'target': '#E69F00', 'removed': '#ffffff'}
 COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#7f7f7f']
 
 def subplots(rows:int=1, cols:int=1, width:float=7., height:float=2.6, **kw):
     "A matplotlib figure and its axes in the house style; sizes in inches, 80 px each."
-    import matplotlib.pyplot as plt, seaborn as sns
+    plt, sns = need('matplotlib.pyplot'), need('seaborn')
     sns.set_theme('notebook', 'ticks', font_scale=.75, rc={'figure.dpi': 80, 'axes.spines.top': False, 'axes.spines.right': False,
         'axes.prop_cycle': plt.cycler(color=COLOURS), 'lines.linewidth': 1.5, 'legend.frameon': False})
     return plt.subplots(rows, cols, figsize=(width, height), layout='constrained', **kw)
@@ -83,19 +84,18 @@ def show_convergence(runs:list[dict]): # records, as `run` returns them or run.j
     axs[1].legend(fontsize=7, title=':  untrained   - -  raw pixels', title_fontsize=7)
     return fig
 
-# %% ../nbs/09_show.ipynb #5c627b6f
+# %% ../nbs/09_show.ipynb #63607958
 def umap_plane(x:Tensor, seed:int=0, neighbours:int=15) -> np.ndarray: # (N,2)
     "Features (N,D) on a plane by UMAP with cosine distance, reproducible from the seed."
     import warnings
     if len(x) <= neighbours: raise ValueError(f'UMAP needs more than {neighbours} points, not {len(x)}')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        import umap
-        return umap.UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed, n_jobs=1).fit_transform(x.numpy())
+        return need('umap').UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed, n_jobs=1).fit_transform(x.numpy())
 
 def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     "Points (N,2) by class; up to ten classes get a legend."
-    import seaborn as sns
+    sns = need('seaborn')
     fig, ax = subplots(width=4, height=3) if ax is None else (ax.figure, ax)
     many = len(classes) > 10
     names = np.asarray(classes)[np.asarray(labels)]

@@ -41,7 +41,7 @@ def lr_factor(step:int, total:int, warmup:int) -> float:
     if step < warmup: return (step + 1)/warmup
     return .5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
-# %% ../nbs/06_train.ipynb #5c133256
+# %% ../nbs/06_train.ipynb #d8f082d2
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
@@ -55,6 +55,8 @@ class Pretrain(L.LightningModule):
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
         self.history, self.losses, self.stds = [], [], []
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        return (batch[0].to(device, non_blocking=True), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
         images, _, index, aspect = batch
         return make_views(images, index, self.augs, self.seed, self.current_epoch, aspect)
