@@ -72,7 +72,7 @@ def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environ
 
 
 def test(python, args):
-    call(python, '-m', 'pytest', *(['--slow'] if args.slow else []), *args.rest, env=environment(python))
+    call(python, '-m', 'pytest', *(['--slow'] if args.slow else []), *args.rest, env={**environment(python), 'OMP_WAIT_POLICY': 'PASSIVE'})
 
 
 def lab(python, args):

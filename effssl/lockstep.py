@@ -39,7 +39,7 @@ class Branch:
         self.x = fn(self.x)
         if self.live is not None: self.live = fn(self.live.float()).bool()
 
-# %% ../nbs/02_lockstep.ipynb #9b3691b3
+# %% ../nbs/02_lockstep.ipynb #95d931ae
 @dataclass(frozen=True)
 class Step:
     "One named piece of an encoder."
@@ -51,7 +51,7 @@ class Step:
 @singledispatch
 def steps(encoder:nn.Module) -> list[Step]:
     "The steps of an encoder; register a function for a family of your own. Raises TypeError for an unknown one."
-    raise TypeError(f'no steps are known for a {type(encoder).__name__}: register them with @steps.register (tutorial: 03_encoders)')
+    raise TypeError(f'no steps are known for {type(encoder).__name__}: register them with @steps.register, as 02_lockstep shows')
 
 # %% ../nbs/02_lockstep.ipynb #d77edcb4
 @dataclass

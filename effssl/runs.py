@@ -84,7 +84,7 @@ class Recipe:
     probe_crops: int = 0 # sets of random crops for the probe
     seed: int = 0
 
-# %% ../nbs/08_runs.ipynb #2dc74a8d
+# %% ../nbs/08_runs.ipynb #2737d484
 def matches(value, kind) -> bool:
     "Whether a value has a field's type; an int serves as a float, a bool not as an int."
     options = typing.get_args(kind) or (kind,)
@@ -99,6 +99,7 @@ def recipe(values:dict|None=None, **kw) -> Recipe:
         if types[name] is dict and isinstance(v, str):
             try: v = values[name] = json.loads(v or '{}')
             except ValueError as e: raise ValueError(f'parameter {name} is {v!r}, which is not JSON: write {name}=\'{{"key": 1}}\'') from e
+        if isinstance(v, str) and v.lower() == 'none' and matches(None, types[name]): v = values[name] = None
         if not matches(v, types[name]):
             want = getattr(types[name], '__name__', str(types[name])).replace(' | ', ' or ')
             raise ValueError(f'parameter {name} is {v!r} ({type(v).__name__}), but must be {want}')
@@ -113,7 +114,7 @@ def read_recipe(path) -> Recipe:
     if not isinstance(values, dict): raise ValueError(f'{str(path)!r} must hold parameters as "name: value", one a line')
     return recipe(values)
 
-# %% ../nbs/08_runs.ipynb #c0452667
+# %% ../nbs/08_runs.ipynb #f7a99f26
 LEAST = dict(epochs=1, batch_size=2, lr=0, weight_decay=0, warmup_epochs=0, accumulate=1, clip=1e-12, image_size=4, local_views=0,
              subset=2, test_subset=1, evaluate_every=0, k=1, temperature=1e-6, probe_crops=0, seed=0)
 
@@ -123,6 +124,10 @@ def complete(r:Recipe) -> Recipe:
     if r.technique is not None: find('technique', r.technique)
     elif r.technique_args: raise ValueError(f'technique_args {r.technique_args} without a technique: name one, or leave them out')
     locate(r.dataset)
+    kind, colon, path = r.dataset.partition(':')
+    if colon: r = replace(r, dataset=f'{kind}:{os.path.normpath(path)}')
+    if r.init not in (None, 'pretrained') and not Path(r.init).is_file():
+        raise FileNotFoundError(f"no checkpoint at {r.init!r}: give a file, or init='pretrained'")
     size = r.image_size or SIZES.get(r.dataset, 224)
     own = dict(cls.recipes['cifar' if size < 96 else 'imagenet'])
     args = own.pop('framework_args', {}) | r.framework_args
@@ -384,7 +389,7 @@ def recipe_from(args) -> Recipe:
     given = recipe(values)
     return replace(given, technique_args=given.technique_args | dict(setting(s) for s in args.set)) if args.set else given
 
-# %% ../nbs/08_runs.ipynb #cb13223d
+# %% ../nbs/08_runs.ipynb #05ce9d3e
 def listing() -> dict:
     "All names that a recipe may use."
     return dict(frameworks=sorted(names('framework')), techniques=sorted(names('technique')), encoders=encoders(),
@@ -393,15 +398,18 @@ def listing() -> dict:
 def cost_of(args) -> dict:
     "What `effssl cost` prints."
     r = complete(recipe_from(args))
-    return cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
+    of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
+    return of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
 
 def show_cost(c:dict) -> str:
     "A cost as text: the totals, then a table by encoder step."
     rows = pd.DataFrame(c['steps']).set_index('step')
+    if c['ratio'] == 1: rows = rows[['flops']]
     assumed = f", assumed share removed {c['assumed_share']:g}" if 'assumed_share' in c else ''
     head = (f"{c['flops']/1e9:.3f} GFLOPs a training step of {c['batch_size']} images, dense {c['dense_flops']/1e9:.3f}, "
             f"ratio {c['ratio']:.4f} (mean of {c['draws']} draws{assumed})")
-    return f"{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
+    of = f"{c['framework']}, {c['encoder']}, {c['image_size']} px, {c['technique']}"
+    return f"{of}\n{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
 # %% ../nbs/08_runs.ipynb #385028bf
 def main(argv=None) -> int:

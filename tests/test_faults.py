@@ -11,7 +11,9 @@ KILLED = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encod
                 framework_args=dict(width=64), epochs=12, batch_size=32, test_subset=100, probe=None, evaluate_every=4)
 
 
-def train(out): run(KILLED, out, 'cpu', None)
+def train(out):
+    torch.set_num_threads(1)  # quick also where other work keeps the cores busy
+    run(KILLED, out, 'cpu', None)
 
 
 def start(out):
@@ -22,21 +24,23 @@ def start(out):
     return p
 
 
+def epochs_done(record):
+    "Epochs that a run's record tells of; -1 before it began. The record is whole at every moment."
+    return len(json.loads(record.read_text()).get('history', [None])) - 1 if record.exists() else -1
+
+
 def test_kill_and_resume(tmp_path):
     folder = run_id(complete(KILLED))
-    whole = start(tmp_path/'whole'); begin = time.time(); whole.join(300)
+    whole = start(tmp_path/'whole'); whole.join(600)
     assert whole.exitcode == 0
-    lasted, draw = time.time() - begin, random.Random(0)
-    killed = 0
-    for i in range(5):
+    draw, record = random.Random(0), tmp_path/'killed'/folder/'run.json'
+    for target in sorted(draw.sample(range(9), 5)):  # five moments of twelve epochs, each a random while after its epoch
         p = start(tmp_path/'killed')
-        p.join(1 + draw.random()*lasted*.5)
-        if p.is_alive(): killed += 1; os.kill(p.pid, signal.SIGKILL)
-        p.join()
-        record = tmp_path/'killed'/folder/'run.json'
-        if record.exists(): json.loads(record.read_text())  # whole at every moment
-    assert killed >= 3
-    p = start(tmp_path/'killed'); p.join(300)
+        while p.is_alive() and epochs_done(record) < target: time.sleep(.02)
+        time.sleep(.4*draw.random())
+        assert p.is_alive()
+        os.kill(p.pid, signal.SIGKILL); p.join()
+    p = start(tmp_path/'killed'); p.join(600)
     assert p.exitcode == 0
     a, b = (torch.load(tmp_path/o/folder/'last.ckpt', weights_only=False) for o in ('whole', 'killed'))
     assert a['state_dict'].keys() == b['state_dict'].keys() and a['global_step'] == b['global_step'] == 42*12
