@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'unknown', 'need', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos',
-           'digits', 'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load',
-           'unlabelled', 'from_torchvision', 'TakeImage']
+           'SIZES', 'unknown', 'imported', 'need', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches',
+           'photos', 'digits', 'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate',
+           'missing', 'load', 'unlabelled', 'from_torchvision', 'TakeImage']
 
 # %% ../nbs/00_data.ipynb #1b616eac
 import copy, difflib, importlib, io, os, zipfile
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
-# %% ../nbs/00_data.ipynb #3e606cd5
+# %% ../nbs/00_data.ipynb #55083949
 def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
             name, # the name that was not found
             names, # all known names
@@ -30,6 +30,13 @@ def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
     near = difflib.get_close_matches(str(name).lower(), names, 3, .5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ''
     return ValueError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
+
+def imported(kind:str, name:str, what:str):
+    "What a dotted name, package.module.what, stands for. Raises ValueError if it cannot be imported."
+    module, _, attr = name.rpartition('.')
+    try: return getattr(importlib.import_module(module), attr)
+    except (ImportError, AttributeError) as e:
+        raise ValueError(f'{kind} {name!r} cannot be imported ({e}): give package.module.{what}') from e
 
 def need(module:str):
     "A module of the `lab` extra, imported where it is used; without it the error says how to get it."

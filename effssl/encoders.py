@@ -7,8 +7,7 @@ __all__ = ['RESNETS', 'VITS', 'conv_step', 'resnet_steps', 'torchvision_resnet_s
            'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build', 'encoder', 'checkpoint_weights',
            'match_keys', 'pretrained_weights', 'init_weights']
 
-# %% ../nbs/03_encoders.ipynb #e33303b0
-from importlib import import_module
+# %% ../nbs/03_encoders.ipynb #1582279d
 from pathlib import Path
 
 import timm, torch, torchvision
@@ -16,7 +15,7 @@ from timm.models import resnet as timm_resnet, vision_transformer as timm_vit
 from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
 
-from .data import unknown
+from .data import imported, unknown
 from .lockstep import Branch, Step, steps, tap
 
 # %% ../nbs/03_encoders.ipynb #b4687e9d
@@ -146,7 +145,7 @@ def build(name:str, image_size:int, **kw) -> nn.Module:
     side = image_size if image_size % patch == 0 and image_size >= patch else patch*8  # a misfit is reported by check_size
     return timm.create_model(timm_name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
 
-# %% ../nbs/03_encoders.ipynb #0b33778e
+# %% ../nbs/03_encoders.ipynb #d134186f
 def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
             image_size:int=224, # px
             init:str|None=None, # 'pretrained' (torchvision's or timm's weights) or a checkpoint's path
@@ -154,10 +153,7 @@ def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'packa
            ) -> nn.Module:
     "An encoder by name. Raises ValueError for an unknown name, a misfit of sizes or of arguments."
     if '.' in name and name.removeprefix('timm:').split('.')[0] not in timm.list_models():
-        module, _, attr = name.rpartition('.')
-        try: make = getattr(import_module(module), attr)
-        except (ImportError, AttributeError) as e:
-            raise ValueError(f'encoder {name!r} cannot be imported ({e}): give package.module.function') from e
+        make = imported('encoder', name, 'function')
     else: make = lambda **k: build(name, image_size, **k)
     try: net = make(**kw)
     except (TypeError, AssertionError) as e:

@@ -9,7 +9,7 @@ __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', '
            'summary', 'recipe_of', 'option_value', 'setting', 'parser', 'recipe_from', 'listing', 'cost_of',
            'show_cost', 'main']
 
-# %% ../nbs/08_runs.ipynb #b6735faf
+# %% ../nbs/08_runs.ipynb #beba0917
 import argparse, glob, hashlib, importlib, inspect, json, os, pkgutil, platform, subprocess, sys, typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -19,7 +19,7 @@ import pandas as pd, torch
 
 import effssl
 from .cost import memory, training_cost, untouched
-from .data import SIZES, Images, datasets, load as load_split, locate, take, unknown
+from .data import SIZES, Images, datasets, load as load_split, imported, locate, take, unknown
 from .encoders import encoder, encoders
 from .evaluate import PROTOCOLS, evaluate
 from .lockstep import Technique
@@ -27,7 +27,7 @@ from .objectives import Framework
 from .train import OPTIMIZERS, PRECISIONS, Pretrain, fit, pick_device, write_atomic
 from .views import View, augmentations, make_views
 
-# %% ../nbs/08_runs.ipynb #19660b02
+# %% ../nbs/08_runs.ipynb #4309ab93
 BASES = {'framework': Framework, 'technique': Technique}
 
 def names(kind:str) -> dict[str, type]:
@@ -40,10 +40,7 @@ def names(kind:str) -> dict[str, type]:
 def find(kind:str, name:str) -> type:
     "A framework or technique by name, or by 'package.module.Class'. Raises ValueError with the nearest names."
     if '.' in name:
-        module, _, attr = name.rpartition('.')
-        try: c = getattr(importlib.import_module(module), attr)
-        except (ImportError, AttributeError) as e:
-            raise ValueError(f'{kind} {name!r} cannot be imported ({e}): give package.module.Class') from e
+        c = imported(kind, name, 'Class')
         if not (inspect.isclass(c) and issubclass(c, BASES[kind])): raise ValueError(f'{name!r} is not a {BASES[kind].__name__}')
         return c
     known = names(kind)
@@ -240,12 +237,11 @@ def load_data(r:Recipe) -> tuple[Images, Images, Images]:
         raise ValueError(f'batch_size {r.batch_size} is larger than the {len(pretrain)} images of {r.dataset!r}: lower it')
     return pretrain, train, test
 
-# %% ../nbs/08_runs.ipynb #036a1c0a
+# %% ../nbs/08_runs.ipynb #d8914900
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None) -> dict:
     "Train, evaluate and cost a recipe in its own folder; return the record. Done already: at once. Killed: resumed."
-    r = complete(r); dev = pick_device(device)
-    if r.precision == 'fp16' and dev.type == 'cpu': raise ValueError("precision 'fp16' needs a GPU: use precision='bf16' or '32' on a CPU")
+    r = complete(r); dev = pick_device(device, r.precision)
     folder = Path(out)/run_id(r); path = folder/'run.json'
     if path.exists() and (record := json.loads(path.read_text()))['status'] == 'complete': return record | dict(folder=str(folder))
     framework, augs = build(r); sets = load_data(r)

@@ -70,7 +70,7 @@ class Pretrain(L.LightningModule):
         super().optimizer_step(*args, **kw)
         self.framework.after_step(min(1., self.global_step/self.trainer.estimated_stepping_batches))
 
-# %% ../nbs/06_train.ipynb #2c976b37
+# %% ../nbs/06_train.ipynb #561b3134
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
 
 def clock(self:Pretrain, batch_idx:int) -> dict:
@@ -99,7 +99,7 @@ def check_finite(self:Pretrain):
     bad = (~torch.stack(self.losses[-50:]).isfinite()).nonzero()
     if not len(bad): return
     step = self.global_step - len(self.losses[-50:]) + 1 + bad[0].item()
-    last = next((c.last_saved for c in self.trainer.callbacks if isinstance(c, KeepLast) and c.last_saved), None)
+    last = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, KeepLast)), None)
     raise NonFiniteLoss(f'the loss is {self.losses[-50:][bad[0].item()].item()} at step {step} (epoch {self.current_epoch}); '
         f'last finite checkpoint: {last or "none yet"}. Lower lr ({self.optim["lr"]:g}), lengthen the warm-up, or clip gradients (clip=1).')
 
@@ -143,7 +143,7 @@ class Stopwatch:
         if self.cuda: torch.cuda.synchronize(); self.busy = sum(a.elapsed_time(b) for a, b in self.events)/1000
         return time.perf_counter() - self.begin, self.busy
 
-# %% ../nbs/06_train.ipynb #781f4e87
+# %% ../nbs/06_train.ipynb #1e7815c2
 def write_atomic(path, write):
     "Let `write(file)` fill a neighbour of `path`, then rename it; on failure `path` stays as it was. Raises OSError with the path."
     path = Path(path); part = path.with_name(f'{path.name}.{os.getpid()}.part')
@@ -161,14 +161,11 @@ class AtomicIO(TorchCheckpointIO):
     def load_checkpoint(self, path, map_location=None, weights_only=None): return torch.load(path, map_location='cpu', weights_only=False)
 
 class KeepLast(ModelCheckpoint):
-    "`last.ckpt` after every epoch; `last_saved` is its path once it exists."
-    last_saved = None
+    "`last.ckpt` after every epoch; `best_model_path` is its path once it exists, also after a resume."
     def __init__(self, folder):
         super().__init__(folder, 'last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
-    def on_train_epoch_end(self, trainer, module):
-        super().on_train_epoch_end(trainer, module); self.last_saved = self.best_model_path
 
-# %% ../nbs/06_train.ipynb #8630ba9f
+# %% ../nbs/06_train.ipynb #43b34d38
 def loader(data:Images, batch_size:int, seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
     "Shuffled batches of a set, an order for each (seed, epoch); workers only where files must be decoded."
     if not 1 < batch_size*world <= len(data):
@@ -184,14 +181,16 @@ def as_it_is(batch):
 
 PRECISIONS = {'32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
-def pick_device(device:str='auto') -> torch.device:
-    "'auto' is the GPU if there is one. Raises ValueError for one that is not there."
+def pick_device(device:str='auto', precision:str='32') -> torch.device:
+    "'auto' is the GPU if there is one. Raises ValueError for one that is not there, or that lacks the precision."
     if device not in ('auto', 'cpu', 'cuda'): raise unknown('device', device, ['auto', 'cpu', 'cuda'])
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError("device 'cuda': this machine has no usable GPU; use device='cpu' or 'auto'")
-    return torch.device('cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu')
+    found = torch.device('cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu')
+    if precision == 'fp16' and found.type == 'cpu': raise ValueError("precision 'fp16' needs a GPU: use precision='bf16' or '32' on a CPU")
+    return found
 
-# %% ../nbs/06_train.ipynb #f47e75ef
+# %% ../nbs/06_train.ipynb #da83cee9
 def fit(module:Pretrain, data:Images, epochs:int, batch_size:int,
         folder:str|Path|None=None, # for last.ckpt; None: no checkpoint
         precision:str='32', accumulate:int=1, clip:float|None=None, # max gradient norm
@@ -200,8 +199,7 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int,
         callbacks=()) -> Pretrain:
     "Train, from the folder's checkpoint if there is one. Raises ValueError for settings that cannot work, NonFiniteLoss."
     if precision not in PRECISIONS: raise unknown('precision', precision, PRECISIONS)
-    dev = pick_device(device)
-    if precision == 'fp16' and dev.type == 'cpu': raise ValueError("precision 'fp16' needs a GPU: use precision='bf16' or '32' on a CPU")
+    dev = pick_device(device, precision)
     if epochs < 1: raise ValueError(f'epochs {epochs} must be at least 1')
     if channels_last: module.to(memory_format=torch.channels_last)
     batches = loader(data.to(dev) if data.in_memory else data, batch_size, module.seed, workers=workers)
