@@ -16,14 +16,15 @@ from typing import Callable, ContextManager
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/02_lockstep.ipynb #10b62c5c
+# %% ../nbs/02_lockstep.ipynb #93cb5103
 @dataclass
 class Branch:
     "One view on its way through one encoder."
     x: Tensor # (B,3,H,W) images -> feature map (B,C,H,W) or tokens (B,N,D) -> embedding (B,D)
     encoder: nn.Module
     role: str = 'online' # 'online', 'target' (no gradient) or 'extra' (a technique's own)
-    view: int = 0 # number of the view
+    view: int = 0 # number of the view, or of the first one of a stack
+    parts: int = 1 # views of one size stacked on the batch, as rows [first; second; …]
     skip: Tensor|None = None # input of the residual block under way
     qk: tuple|None = None # queries and keys (B,heads,N,d) of the last attention
     tokens: Tensor|None = None # (B,N,D) final patch tokens
@@ -53,29 +54,35 @@ def steps(encoder:nn.Module) -> list[Step]:
     "The steps of an encoder; register a function for a family of your own. Raises TypeError for an unknown one."
     raise TypeError(f'no steps are known for {type(encoder).__name__}: register them with @steps.register, as 02_lockstep shows')
 
-# %% ../nbs/02_lockstep.ipynb #d77edcb4
+# %% ../nbs/02_lockstep.ipynb #d83baf5e
 @dataclass
 class Walk:
     "One forward pass of all branches, and where in the training it is."
     branches: list[Branch]
-    pairs: list[tuple[int, int]] # (online, other) that the loss compares, as indices of branches
-    match_pairs: list[tuple[int, int]]|None = None # what techniques compare; None: `pairs`
+    pairs: list[tuple[int, int]] # (online, other) that the loss compares, as indices of `views`
+    match_pairs: list[tuple[int, int]]|None = None # branches that techniques compare; None: those that hold `pairs`
     progress: float = 0. # of the training, 0…1
     epoch: int = 0
     epochs: int = 1
     step: int = 0 # optimiser step
     micro: int = 0 # micro-batch within the step, when gradients are accumulated
     seed: int = 0
+    rank: int = 0 # of this process
     until: str|None = None # name of the last step to run; None: all
 
     @property
+    def views(self) -> list[tuple[Branch, Tensor]]:
+        "Every view's branch and `x`, stacks taken apart."
+        return [(b, x) for b in self.branches for x in b.x.chunk(b.parts)]
+    @property
     def matched(self) -> list[tuple[Branch, Branch]]:
-        "The pairs that techniques compare, as branches."
-        pairs = self.pairs if self.match_pairs is None else self.match_pairs
-        return [(self.branches[i], self.branches[j]) for i, j in pairs]
-    def generator(self, name:str) -> torch.Generator:
-        "A random generator for a named purpose in this very step; the same on every rank and after a resume."
-        return torch.Generator().manual_seed(key_seed(self.seed, self.step, self.micro, name))
+        "The pairs of branches that techniques compare, each once. In a pair of stacks, rows are partners."
+        holder = [n for n, b in enumerate(self.branches) for _ in range(b.parts)]
+        pairs = [(holder[i], holder[j]) for i, j in self.pairs] if self.match_pairs is None else self.match_pairs
+        return [(self.branches[i], self.branches[j]) for i, j in dict.fromkeys(pairs)]
+    def generator(self, *name) -> torch.Generator:
+        "A random generator for a named purpose in this very step; the same on every rank (unless named too) and after a resume."
+        return torch.Generator().manual_seed(key_seed(self.seed, self.step, self.micro, *name))
 
 def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."

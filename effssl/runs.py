@@ -9,7 +9,7 @@ __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', '
            'summary', 'recipe_of', 'option_value', 'setting', 'parser', 'recipe_from', 'listing', 'cost_of',
            'show_cost', 'main']
 
-# %% ../nbs/08_runs.ipynb #beba0917
+# %% ../nbs/08_runs.ipynb #d7fec47d
 import argparse, glob, hashlib, importlib, inspect, json, os, pkgutil, platform, subprocess, sys, typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -20,7 +20,7 @@ import pandas as pd, torch
 import effssl
 from .cost import memory, training_cost, untouched
 from .data import SIZES, Images, datasets, load as load_split, imported, locate, take, unknown
-from .encoders import encoder, encoders
+from .encoders import check_size, encoder, encoders
 from .evaluate import PROTOCOLS, evaluate
 from .lockstep import Technique
 from .objectives import Framework
@@ -48,7 +48,7 @@ def find(kind:str, name:str) -> type:
     if key not in known: raise unknown(kind, name, known)
     return known[key]
 
-# %% ../nbs/08_runs.ipynb #623f9d0d
+# %% ../nbs/08_runs.ipynb #e75e0e8c
 @dataclass(frozen=True)
 class Recipe:
     "One experiment. None: the framework's own value for this image size."
@@ -62,11 +62,13 @@ class Recipe:
     init: str|None = None # 'pretrained' or a checkpoint
     image_size: int|None = None # px; None: the data set's
     local_views: int = 0
+    local_size: int|None = None # px; None: 96 for 224
     epochs: int|None = None
     batch_size: int|None = None # per optimiser step and device, before accumulation
     optimizer: str|None = None
     lr: float|None = None # for 256 images
     weight_decay: float|None = None
+    weight_decay_end: float|None = None # after a cosine over the training; None: constant
     warmup_epochs: float|None = None
     accumulate: int = 1
     clip: float|None = None # max gradient norm
@@ -111,9 +113,9 @@ def read_recipe(path) -> Recipe:
     if not isinstance(values, dict): raise ValueError(f'{str(path)!r} must hold parameters as "name: value", one a line')
     return recipe(values)
 
-# %% ../nbs/08_runs.ipynb #f7a99f26
-LEAST = dict(epochs=1, batch_size=2, lr=0, weight_decay=0, warmup_epochs=0, accumulate=1, clip=1e-12, image_size=4, local_views=0,
-             subset=2, test_subset=1, evaluate_every=0, k=1, temperature=1e-6, probe_crops=0, seed=0)
+# %% ../nbs/08_runs.ipynb #ebbf1567
+LEAST = dict(epochs=1, batch_size=2, lr=0, weight_decay=0, weight_decay_end=0, warmup_epochs=0, accumulate=1, clip=1e-12,
+             image_size=4, local_views=0, local_size=4, subset=2, test_subset=1, evaluate_every=0, k=1, temperature=1e-6, probe_crops=0, seed=0)
 
 def complete(r:Recipe) -> Recipe:
     "The recipe with nothing left open. Raises ValueError or FileNotFoundError for what cannot work."
@@ -148,15 +150,15 @@ def check(r:Recipe):
     if r.subset and r.subset < r.batch_size:
         raise ValueError(f'subset {r.subset} is smaller than batch_size {r.batch_size}: lower the batch')
 
-# %% ../nbs/08_runs.ipynb #b5c38151
+# %% ../nbs/08_runs.ipynb #8506eb8f
 def run_id(r:Recipe) -> str:
-    "framework-technique-dataset-seed-hash of a complete recipe."
-    text = json.dumps(asdict(r), sort_keys=True)
+    "framework-technique-dataset-seed-hash of a complete recipe. What is None is left out, so a new option changes no id."
+    text = json.dumps({k: v for k, v in asdict(r).items() if v is not None}, sort_keys=True)
     data = Path(r.dataset.partition(':')[2]).stem if ':' in r.dataset else r.dataset
     parts = [o.rpartition('.')[2].lower() for o in (r.framework, r.technique or 'dense')]
     return '-'.join([*parts, data, f's{r.seed}', hashlib.sha256(text.encode()).hexdigest()[:8]])
 
-# %% ../nbs/08_runs.ipynb #00c4966a
+# %% ../nbs/08_runs.ipynb #a3c40d2f
 def build(r:Recipe) -> tuple[Framework, list]:
     "The framework of a complete recipe, freshly initialised from its seed, and its augmentations."
     torch.manual_seed(r.seed)
@@ -165,6 +167,7 @@ def build(r:Recipe) -> tuple[Framework, list]:
 
 def assemble(r:Recipe, net) -> Framework:
     "A framework and its technique around an encoder. Raises ValueError for arguments they do not take."
+    for a in views_of(r): check_size(r.encoder, net, a.size)
     techniques = [make('technique', r.technique, r.technique_args)] if r.technique else []
     return make('framework', r.framework, r.framework_args, net, techniques)
 
@@ -179,7 +182,7 @@ def views_of(r:Recipe) -> list:
     cls = find('framework', r.framework)
     if not r.local_views: return augmentations(cls.augs, r.image_size)
     if cls.augs != 'dino': raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
-    return augmentations(cls.augs, r.image_size, local_views=r.local_views)
+    return augmentations(cls.augs, r.image_size, local_views=r.local_views, local_size=r.local_size)
 
 # %% ../nbs/08_runs.ipynb #082ce265
 def random_views(augs, batch_size:int, device='cpu') -> list[View]:
@@ -275,7 +278,7 @@ def quick_knn(r:Recipe, train:Images, test:Images, n:tuple=(5000, 2000)):
     a, b = take(train, n[0], r.seed), take(test, n[1], r.seed)
     return lambda fw: {'knn': evaluate(fw.encoder, a, b, r.image_size, (r.k,), r.temperature, None)[f'knn{r.k}'].accuracy}
 
-# %% ../nbs/08_runs.ipynb #56276f03
+# %% ../nbs/08_runs.ipynb #9bf686a3
 def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     pretrain, train, test = sets
@@ -284,7 +287,7 @@ def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress
     quick = quick_knn(r, train, test)
     row0 = dict(epoch=0, **quick(framework))
     lr = r.lr*r.batch_size*r.accumulate/256
-    module = Pretrain(framework, augs, r.optimizer, lr, r.weight_decay, r.warmup_epochs, r.seed, quick, r.evaluate_every,
+    module = Pretrain(framework, augs, r.optimizer, lr, r.weight_decay, r.weight_decay_end, r.warmup_epochs, r.seed, quick, r.evaluate_every,
                       lambda history: write_json(folder/'run.json', record | dict(baselines=start, history=[row0, *history])))
     fit(module, pretrain, r.epochs, r.batch_size, folder, r.precision, r.accumulate, r.clip, r.channels_last, device.type, workers,
         progress)

@@ -8,7 +8,7 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'lr_factor', 'Pretrain', 
            'on_train_epoch_end', 'on_save_checkpoint', 'on_load_checkpoint', 'Stopwatch', 'write_atomic', 'AtomicIO',
            'KeepLast', 'loader', 'as_it_is', 'pick_device', 'fit', 'quiet', 'Bar']
 
-# %% ../nbs/06_train.ipynb #36b6941a
+# %% ../nbs/06_train.ipynb #55b6e2d6
 import logging, math, os, time, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, unknown
 from .lockstep import key_seed
-from .objectives import Framework, feature_std
+from .objectives import Framework, SyncBatchNorm, average, feature_std
 from .views import make_views
 
-# %% ../nbs/06_train.ipynb #bd9fdd83
+# %% ../nbs/06_train.ipynb #398d8e70
 OPTIMIZERS = {'sgd': partial(torch.optim.SGD, momentum=.9), 'adamw': torch.optim.AdamW, 'lars': partial(timm.optim.Lars, momentum=.9)}
 
 def param_groups(framework:Framework, weight_decay:float, decay_all:bool) -> list[dict]:
@@ -34,25 +34,27 @@ def param_groups(framework:Framework, weight_decay:float, decay_all:bool) -> lis
     groups = {}
     for p in framework.parameters():
         if p.requires_grad: groups.setdefault((weight_decay if decay_all or p.ndim > 1 else 0., id(p) not in fixed), []).append(p)
-    return [dict(params=ps, weight_decay=wd, scheduled=s) for (wd, s), ps in groups.items()]
+    return [dict(params=ps, weight_decay=wd, decayed=wd > 0, scheduled=s) for (wd, s), ps in groups.items()]
 
 def lr_factor(step:int, total:int, warmup:int) -> float:
     "Linear warm-up, then cosine to 0: the factor of the learning rate at a step."
     if step < warmup: return (step + 1)/warmup
     return .5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
-# %% ../nbs/06_train.ipynb #d8f082d2
+# %% ../nbs/06_train.ipynb #0fd29b1e
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
                  optimizer:str='sgd', lr:float=.03, # for this batch, already scaled
-                 weight_decay:float=5e-4, warmup_epochs:float=0, seed:int=0,
+                 weight_decay:float=5e-4, weight_decay_end:float|None=None, # after a cosine; None: constant
+                 warmup_epochs:float=0, seed:int=0,
                  evaluate=None, evaluate_every:int=0, # function framework -> dict, every so many epochs; 0: never
                  on_epoch=None): # function history -> None, after every epoch
         super().__init__()
         if optimizer not in OPTIMIZERS: raise unknown('optimizer', optimizer, OPTIMIZERS)
         self.framework, self.augs, self.seed = framework, list(augs), seed
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
+        self.weight_decay_end = weight_decay if weight_decay_end is None else weight_decay_end
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
         self.history, self.losses, self.stds = [], [], []
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
@@ -63,21 +65,26 @@ class Pretrain(L.LightningModule):
     def training_step(self, views, batch_idx):
         torch.manual_seed(key_seed(self.seed, self.global_step, batch_idx, self.global_rank, 'dropout'))
         walk = self.framework.walk(views, **self.clock(batch_idx))
-        loss = self.framework(walk)
+        with SyncBatchNorm(): loss = self.framework(walk)
         self.watch(loss, walk)
         return loss
+    def on_before_optimizer_step(self, optimizer):
+        self.framework.before_step(self.current_epoch)
+        start, end, t = self.optim['weight_decay'], self.weight_decay_end, self.clock(0)['progress']
+        for g in optimizer.param_groups:
+            if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*t))/2
     def optimizer_step(self, *args, **kw):
         super().optimizer_step(*args, **kw)
         self.framework.after_step(min(1., self.global_step/self.trainer.estimated_stepping_batches))
 
-# %% ../nbs/06_train.ipynb #561b3134
+# %% ../nbs/06_train.ipynb #163481e8
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
 
 def clock(self:Pretrain, batch_idx:int) -> dict:
     "Where in the training this step is."
     last = max(1, self.trainer.estimated_stepping_batches - 1)
     return dict(progress=min(1., self.global_step/last), epoch=self.current_epoch, epochs=self.trainer.max_epochs,
-                step=self.global_step, micro=batch_idx % self.trainer.accumulate_grad_batches, seed=self.seed)
+                step=self.global_step, micro=batch_idx % self.trainer.accumulate_grad_batches, seed=self.seed, rank=self.global_rank)
 
 def configure_optimizers(self:Pretrain):
     "The optimiser by name, and the schedule of each parameter group."

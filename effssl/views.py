@@ -156,7 +156,7 @@ def make_views(images:Tensor, # (B,3,H,H) uint8
     if len(images) != len(index): raise ValueError(f'{len(images)} images but {len(index)} sample numbers: give one number for each image')
     return [draw_view(images, index, a, seed, epoch, v, aspect=aspect) for v, a in enumerate(augs)]
 
-# %% ../nbs/01_views.ipynb #c0689015
+# %% ../nbs/01_views.ipynb #aef0611c
 def simclr(size:int) -> list[Aug]:
     "SimCLR, App. A; below 96 px its CIFAR recipe, App. B.9."
     s, small = (.5, True) if size < 96 else (1., False)
@@ -174,7 +174,8 @@ def byol(size:int) -> list[Aug]:
 def dino(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
     "DINO, §3.1 and App. E: two global views, then the local ones."
     g = Aug(size, (.4 if local_views else .14, 1.), jitter=(.4, .4, .2, .1), blur=1.)
-    local = replace(g, size=local_size or round(size*96/224), scale=(.05, .4), blur=.5)
+    unit = 16 if size >= 96 else 8  # so that patches fit
+    local = replace(g, size=local_size or max(1, round(size*96/224/unit))*unit, scale=(.05, .4), blur=.5)
     return [g, replace(g, blur=.1, solarize=.2)] + [local]*local_views
 
 # %% ../nbs/01_views.ipynb #9e45986b
