@@ -6,6 +6,7 @@
     python3 dev.py test [--slow]      every check: notebooks, export, cleanliness, tests
     python3 dev.py lab                open the notebooks in JupyterLab
     python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
+    python3 dev.py docs               build the site into _docs/html
 """
 import argparse, hashlib, os, shutil, subprocess, sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def wanted():
 
 def has_effssl(python):
     "Whether this Python runs this checkout with its development tools."
-    code = f"import effssl, nbdev, pytest, papermill, pathlib; assert pathlib.Path(effssl.__file__).parent.parent == pathlib.Path({str(ROOT)!r})"
+    code = f"""import effssl, nbdev, pytest, papermill, myst_nb, furo, pathlib
+assert pathlib.Path(effssl.__file__).parent.parent == pathlib.Path({str(ROOT)!r})"""
     return subprocess.run([str(python), '-c', code], cwd=ROOT.parent, capture_output=True).returncode == 0
 
 
@@ -94,9 +96,16 @@ def notebooks(python, args):
     call(python, ROOT/'tests/readme.py', env=env)
 
 
+def docs(python, args):
+    "The site, from scratch, so that nothing of a removed notebook stays; a warning is an error."
+    shutil.rmtree(ROOT/'_docs', ignore_errors=True)
+    call(python, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', 'docs', '-d', '_docs/doctrees', 'nbs', '_docs/html', env=environment(python))
+    say(f"the site: {ROOT/'_docs/html/index.html'}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks'])
+    p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks', 'docs'])
     p.add_argument('--slow', action='store_true', help='test: the minutes-long tests too')
     p.add_argument('--only', nargs='*', help='notebooks: only those whose path contains one of these')
     args, args.rest = p.parse_known_args()

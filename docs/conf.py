@@ -1,0 +1,155 @@
+"The site, straight from nbs/: `python3 dev.py docs` builds it into _docs/html. A new notebook appears by itself; nothing here names one."
+import json, re, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import desc, desc_parameter, desc_sig_name
+from sphinx.domains import IndexEntry
+from sphinx.domains.python import PythonDomain, PythonModuleIndex
+from sphinx.util.nodes import make_refnode
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE))
+import api  # noqa: E402
+
+ini = ConfigParser(delimiters=['='], interpolation=None)
+ini.read(ROOT/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+
+project, author, release, language = cfg['title'], cfg['author'], cfg['version'], 'en'
+copyright = cfg['copyright']
+extensions = ['myst_nb', 'sphinx.ext.mathjax', 'sphinx-mathjax-offline', 'sphinx_copybutton']
+exclude_patterns = ['**/.ipynb_checkpoints', '**/runs', '**/*.part.ipynb', '**/*.failed.ipynb']
+nb_execution_mode = 'off'
+nb_merge_streams = True
+myst_enable_extensions = ['dollarmath', 'amsmath']
+myst_dmath_double_inline = True
+myst_heading_anchors = 4
+add_module_names = False
+highlight_language = 'text'  # of blocks that name no language
+smartquotes = False  # quotes in comments are code
+toc_object_entries_show_parents = 'hide'
+suppress_warnings = ['misc.highlighting_failure']  # code in prose may say …
+
+html_theme = 'furo'
+html_title = cfg['title']
+html_static_path = ['static']
+html_css_files = ['site.css']
+html_use_index = html_copy_source = html_show_sphinx = False
+html_theme_options = dict(
+    source_repository=cfg['git_url'], source_branch=cfg['branch'], source_directory='nbs/',
+    light_css_variables={'color-brand-primary': '#0072B2', 'color-brand-content': '#0072B2', 'color-api-name': '#0072B2'},
+    dark_css_variables={'color-brand-primary': '#56B4E9', 'color-brand-content': '#56B4E9', 'color-api-name': '#56B4E9'})
+
+CAPTIONS = {'': 'The library', 'tables': 'Results'}  # of other folders: their names
+
+
+def cells(path): return json.loads(Path(path).read_text(encoding='utf-8'))['cells'] if str(path).endswith('.ipynb') else []
+
+
+def prose(markdown, id): return dict(cell_type='markdown', metadata={}, source=markdown, id=id)
+
+
+def shown(cell, folder, pages):
+    "What the site shows of a notebook's cell: a list of no cell or one."
+    module = api.module([cell])
+    if module: return [prose(api.fenced('py:module', f"{cfg['lib_name']}.{module}", ''), cell['id'])]
+    if api.hidden(cell): return []
+    if cell['cell_type'] == 'markdown': return [{**cell, 'source': to_repository(''.join(cell['source']), folder, pages)}]
+    if not api.exported(cell): return [{**cell, 'source': api.code(cell)}]
+    markdown = api.documented(cell)
+    return [prose(markdown, cell['id'])] if markdown else []
+
+
+def to_repository(markdown, folder, pages):
+    "Links to files and folders that are no page of the site lead to the repository; pictures stay."
+    def change(m):
+        path = (folder/m[2]).resolve()
+        if not path.exists() or not path.is_relative_to(ROOT) or path in pages: return m[0]
+        return f"{m[1]}({cfg['git_url']}/{'tree' if path.is_dir() else 'blob'}/{cfg['branch']}/{path.relative_to(ROOT).as_posix()}{m[3] or ''})"
+    return re.sub(r'((?<!!)\[[^\]]*\])\(([^()\s#:]+)(#[^()\s]*)?\)', change, markdown)
+
+
+def contents(docnames):
+    "The navigation, from folders and numbers."
+    folders = {}
+    for d in sorted(docnames - {'index'}): folders.setdefault(d.rpartition('/')[0], []).append(d)
+    order = sorted(folders, key=lambda f: folders[f][0].rpartition('/')[2])  # numbers run on through the folders
+    trees = [(CAPTIONS.get(f, f.replace('/', ': ').capitalize()), folders[f]) for f in order] + [('Reference', ['API <modindex>'])]
+    return '\n\n'.join(api.fenced('toctree', '', '\n'.join(docs), {'hidden': '', 'caption': caption}) for caption, docs in trees)
+
+
+def read(app, docname, source):
+    "A notebook on its way into Sphinx."
+    path, pages = Path(app.env.doc2path(docname)), {Path(app.env.doc2path(d)).resolve() for d in app.env.found_docs}
+    if path.suffix != '.ipynb': return
+    nb = json.loads(source[0])
+    nb['metadata']['language_info'] = dict(name='python', pygments_lexer='ipython3')
+    nb['cells'] = [s for c in nb['cells'] for s in shown(c, path.parent, pages)]
+    if docname == app.config.root_doc: nb['cells'].append(prose(contents(app.env.found_docs), 'contents'))
+    source[0] = json.dumps(nb)
+
+
+def lookup(env, word, docname):
+    "The full name that a word means on a page: the page's own, or the only one in the package; None if it is no name or more than one."
+    objects = env.domains.python_domain.objects
+    modules = {name for name, o in objects.items() if o.objtype == 'module'}
+    own = next((m for m in modules if objects[m].docname == docname), '')
+    if word in objects: return word
+    if f'{own}.{word}' in objects: return f'{own}.{word}'
+    found = [name for name in objects if name.endswith(f'.{word}') and name[:-len(word) - 1] in modules]
+    return found[0] if len(found) == 1 else None
+
+
+def link(app, docname, word, content):
+    "A reference to a name or a notebook, or None."
+    name = lookup(app.env, word.removesuffix('()'), docname)
+    if name:
+        o = app.env.domains.python_domain.objects[name]
+        return make_refnode(app.builder, docname, o.docname, o.node_id, content, name)
+    page = next((d for d in app.env.found_docs if d.rpartition('/')[2] == word), None)
+    return make_refnode(app.builder, docname, page, '', content) if page else None
+
+
+def link_words(app, doctree, docname):
+    "Back-ticked names become links, except a function's own parameters, and whatever stands in titles and links."
+    for n in list(doctree.findall(nodes.literal)):
+        above = [n.parent]
+        while above[-1].parent is not None: above.append(above[-1].parent)
+        names = [p.next_node(desc_sig_name) for a in above if isinstance(a, desc) for p in a.findall(desc_parameter)]
+        own = {name.astext() for name in names if name}
+        if n.astext() in own or any(isinstance(a, (nodes.title, nodes.reference)) for a in above): continue
+        ref = link(app, docname, n.astext(), n.deepcopy())
+        if ref: n.replace_self(ref)
+
+
+def missing(app, env, node, content):
+    "Types in signatures that the page imports from another module of the package."
+    return link(app, node['refdoc'], node['reftarget'], content) if node.get('refdomain') == 'py' else None
+
+
+def summary(entry): return (entry.doc or entry.options.get('value', '')).partition('\n')[0].replace('`', '')
+
+
+class Names(PythonModuleIndex):
+    "Every public name, one line each, by module."
+    localname, shortname = 'API', 'API'
+
+    def generate(self, docnames=None):
+        out = []
+        for docname in sorted(self.domain.env.found_docs):
+            found = cells(self.domain.env.doc2path(docname))
+            if not api.module(found): continue
+            module = f"{cfg['lib_name']}.{api.module(found)}"
+            entries = [e for c in found if api.exported(c) and not api.hidden(c) for e in api.entries(api.code(c))]
+            out.append((module, [IndexEntry(e.name, 0, docname, f'{module}.{e.name}', '', '', summary(e)) for e in entries]))
+        return out, False
+
+
+def setup(app):
+    PythonDomain.indices = [Names]
+    app.connect('source-read', read)
+    app.connect('doctree-resolved', link_words)
+    app.connect('missing-reference', missing)
