@@ -1,0 +1,147 @@
+"The documentation site: built without a warning, whole without a network, and opened in a browser."
+import ast, functools, http.server, json, re, shutil, subprocess, sys, threading
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+from bs4 import BeautifulSoup
+
+from conftest import ROOT
+from test_notebooks import NOTEBOOKS
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))), None)
+
+
+def build(root, out):
+    "The site of a checkout, as `python3 dev.py docs` builds it."
+    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', root/'docs', '-d', out/'doctrees', root/'nbs', out/'html']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {p.relative_to(out/'html').as_posix(): BeautifulSoup(p.read_text(), 'html.parser') for p in (out/'html').rglob('*.html')}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory): return tmp_path_factory.mktemp('site')
+
+
+@pytest.fixture(scope='module')
+def pages(folder): return build(ROOT, folder)
+
+
+def test_every_notebook_is_in_the_navigation(pages):
+    wanted = {n.replace('.ipynb', '.html') for n in NOTEBOOKS if n != 'index.ipynb'} | {'py-modindex.html'}
+    assert {a['href'] for a in pages['index.html'].select('.sidebar-tree a')} == wanted
+
+
+def test_nothing_is_fetched_from_elsewhere(pages, folder):
+    for name, page in pages.items():
+        for tag, key in (('script', 'src'), ('img', 'src'), ('iframe', 'src'), ('source', 'src'), ('link', 'href')):
+            found = [t[key] for t in page.find_all(tag) if re.match(r'(https?:)?//', t.get(key, '')) and 'canonical' not in t.get('rel', [])]
+            assert not found, f'{name} needs {found}'
+    for css in (folder/'html').rglob('*.css'):
+        assert not re.search(r'''(@import\s+|url\(\s*)['"]?(https?:)?//''', css.read_text()), f'{css.name} fetches from elsewhere'
+
+
+def test_links_lead_somewhere(pages, folder):
+    ids = {name: {t['id'] for t in page.find_all(id=True)} for name, page in pages.items()}
+    for name, page in pages.items():
+        for tag, key in (('a', 'href'), ('img', 'src'), ('script', 'src'), ('link', 'href')):
+            for target in {t[key] for t in page.find_all(tag) if t.get(key)}:
+                if re.match(r'\w+:', target): continue
+                path, anchor = urldefrag(unquote(urljoin(name, re.sub(r'\?[^#]*', '', target))))
+                assert (folder/'html'/(path or name)).is_file(), f'{name}: no file {target}'
+                assert not anchor or anchor in ids[path or name], f'{name}: no anchor {target}'
+
+
+def public(path):
+    body = ast.parse(path.read_text()).body
+    return next((ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__'), [])
+
+
+def test_every_public_name_has_an_entry(pages):
+    anchors = {t['id'] for page in pages.values() for t in page.find_all(id=True)}
+    index = {a['href'].partition('#')[2] for a in pages['py-modindex.html'].select('.domainindex-table a')}
+    names = {f"{'.'.join(p.relative_to(ROOT).with_suffix('').parts)}.{n}" for p in (ROOT/'effssl').rglob('*.py') for n in public(p)}
+    assert len(names) > 100 and not names - anchors and not names - index, sorted(names - anchors | names - index)
+
+
+def rows(page, id): return [[td.get_text() for td in tr.find_all('td')] for tr in page.find(id=id).find_parent('dl').select_one('table').select('tbody tr')]
+
+
+def test_parameters_are_explained(pages):
+    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[1] == ['x', 'Tensor', '', '(B,3,H,W), normalised']
+    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[-1] == ['returns', 'Tensor', '', '(B,D)']
+    assert rows(pages['05_objectives.html'], 'effssl.objectives.feature_std')[0] == ['x', 'Tensor', '(B,D)']
+    assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['08_runs.html'], 'effssl.runs.Recipe')
+    page = pages['frameworks/11_simsiam.html']
+    assert page.find('a', href='../05_objectives.html#effssl.objectives.feature_std').code.get_text() == 'feature_std'
+    assert 'class SimSiamObjective(Objective):' in page.find('details', 'source').get_text()
+
+
+TOY = {'index': ['m # Toy', 'm See [the licence](../LICENSE), [docs](../docs) and [the trick](techniques/77_trick.ipynb).'],
+       'techniques/77_trick': ['m # A trick', 'm Of `halve` and `scale`, $a_1$ and\n\n$$b^2$$', 'c #| default_exp techniques.trick', 'c #| export\nimport math',
+           'c #| export\ndef halve(x:float|None, # what to halve\n          scale:str="*a|b*",\n         ) -> float: # a half\n'
+           '    "Half of `x`, not of <b> or $x$."\n    return x/2  # not a parameter\n\nclass _Own: pass',
+           'c #| hide\nsecret = 1', 'c #| slow\nhalve(2)']}
+
+
+def test_a_new_notebook_appears_by_itself(tmp_path):
+    "Prose, entry, table and source of a toy checkout, letter by letter."
+    for f in ('docs', 'settings.ini', 'LICENSE'): (shutil.copytree if (ROOT/f).is_dir() else shutil.copy)(ROOT/f, tmp_path/f)
+    for name, cells in TOY.items():
+        (tmp_path/'nbs'/name).parent.mkdir(parents=True, exist_ok=True)
+        kinds = {'m': dict(cell_type='markdown'), 'c': dict(cell_type='code', outputs=[], execution_count=None)}
+        cells = [dict(**kinds[c[0]], source=c[2:], metadata={}, id=f'c{i}') for i, c in enumerate(cells)]
+        (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    pages = build(tmp_path, tmp_path/'out')
+    page, index = pages['techniques/77_trick.html'], pages['index.html']
+    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['A trick', 'API'] and index.find('span', 'caption-text').get_text() == 'Techniques'
+    assert {'https://github.com/effssl/effssl/blob/main/LICENSE', 'https://github.com/effssl/effssl/tree/main/docs'} <= {a['href'] for a in index.select('article a')}
+    entry = page.find(id='effssl.techniques.trick.halve')
+    assert entry.get_text().strip('¶\n') == "halve(x: float | None, scale: str = '*a|b*') → float"
+    assert rows(page, entry['id']) == [['x', 'float | None', '', 'what to halve'], ['scale', 'str', "'*a|b*'", ''], ['returns', 'float', '', 'a half']]
+    assert entry.find_parent('dl').select_one('dd p').get_text() == 'Half of x, not of <b> or $x$.'
+    text = page.select_one('article').get_text()
+    assert 'secret' not in text and '#|' not in text and 'import math' not in text and 'halve(2)' in text and 'class _Own' in page.find('details').get_text()
+    assert [a.get_text() for a in page.select('article p a')] == ['halve'] and len(page.select('.math')) == 2
+
+
+@pytest.fixture(scope='module')
+def browse(pages, folder, tmp_path_factory):
+    "Address on a server of our own -> the page as headless Chromium leaves it; every other host is out of reach."
+    if not CHROMIUM: pytest.skip('no chromium or google-chrome on PATH: apt-get install chromium')
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder/'html'))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    def dump(address):
+        flags = '--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'
+        done = subprocess.run([CHROMIUM, *flags.split(), '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1', '--virtual-time-budget=20000',
+                               f'--user-data-dir={tmp_path_factory.mktemp("chromium")}', '--dump-dom', f'http://127.0.0.1:{server.server_port}/{address}'],
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return BeautifulSoup(done.stdout, 'html.parser')
+    yield dump
+    server.shutdown()
+
+
+def test_browser_opens_index(browse):
+    page = browse('index.html')
+    assert page.h1.get_text().startswith('effssl') and page.select_one('article img[src*="09_views"]')
+
+
+def test_browser_shows_maths_and_entries(browse):
+    page = browse('frameworks/11_simsiam.html')
+    assert page.select('mjx-container') and not page.select('mjx-merror')
+    assert page.find(id='effssl.frameworks.simsiam.SimSiam')
+
+
+def test_browser_searches(browse):
+    found = [a['href'] for a in browse('search.html?q=feature_std').select('#search-results li a')]
+    assert found and found[0].startswith('05_objectives.html') and any('11_simsiam' in f for f in found)
+
+
+def test_no_page_is_wider_than_a_phone(browse, pages, folder):
+    frames = ''.join(f'<iframe width="390" height="800" src="{p}" onload="this.title = this.contentDocument.documentElement.scrollWidth"></iframe>' for p in pages)
+    (folder/'html/phone.html').write_text(f'<!DOCTYPE html>{frames}')
+    widths = {f['src']: int(f.get('title', 0)) for f in browse('phone.html').find_all('iframe')}
+    assert widths.keys() == pages.keys() and all(0 < w <= 390 for w in widths.values()), widths
