@@ -6,9 +6,9 @@
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'lr_factor', 'Pretrain', 'NonFiniteLoss', 'clock', 'configure_optimizers',
            'watch', 'check_finite', 'on_train_epoch_start', 'on_train_batch_start', 'on_train_batch_end',
            'on_train_epoch_end', 'on_save_checkpoint', 'on_load_checkpoint', 'Stopwatch', 'write_atomic', 'AtomicIO',
-           'KeepLast', 'loader', 'as_it_is', 'pick_device', 'fit', 'quiet', 'Bar']
+           'KeepLast', 'loader', 'as_it_is', 'ranks', 'spread', 'pick_device', 'fit', 'quiet', 'Bar']
 
-# %% ../nbs/06_train.ipynb #55b6e2d6
+# %% ../nbs/06_train.ipynb #d618ae45
 import logging, math, os, time, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 import lightning as L, timm.optim, torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -110,7 +111,7 @@ def check_finite(self:Pretrain):
     raise NonFiniteLoss(f'the loss is {self.losses[-50:][bad[0].item()].item()} at step {step} (epoch {self.current_epoch}); '
         f'last finite checkpoint: {last or "none yet"}. Lower lr ({self.optim["lr"]:g}), lengthen the warm-up, or clip gradients (clip=1).')
 
-# %% ../nbs/06_train.ipynb #ae915cfe
+# %% ../nbs/06_train.ipynb #79215cf8
 def on_train_epoch_start(self:Pretrain): self.losses, self.stds, self.watch_time = [], [], Stopwatch(self.device)
 def on_train_batch_start(self:Pretrain, *_): self.watch_time.start()
 def on_train_batch_end(self:Pretrain, *_): self.watch_time.stop()
@@ -119,7 +120,7 @@ def on_train_epoch_end(self:Pretrain):
     "A row of the history: loss, spread of features, seconds, and what `evaluate` finds."
     self.check_finite()
     total, busy = self.watch_time.finish()
-    row = dict(epoch=self.current_epoch + 1, loss=torch.stack(self.losses).mean().item(), seconds=total, step_share=busy/total,
+    row = dict(epoch=self.current_epoch + 1, loss=average(torch.stack(self.losses).mean()).item(), seconds=total, step_share=busy/total,
                feature_std=sum(map(feature_std, self.stds))/len(self.stds), lr=self.lr_schedulers().get_last_lr()[0])
     last = self.current_epoch + 1 == self.trainer.max_epochs
     if self.evaluate and self.evaluate_every and (last or (self.current_epoch + 1) % self.evaluate_every == 0):
@@ -172,11 +173,12 @@ class KeepLast(ModelCheckpoint):
     def __init__(self, folder):
         super().__init__(folder, 'last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
 
-# %% ../nbs/06_train.ipynb #43b34d38
-def loader(data:Images, batch_size:int, seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
+# %% ../nbs/06_train.ipynb #e00a8a5e
+def loader(data:Images, batch_size:int, # of this process
+           seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
     "Shuffled batches of a set, an order for each (seed, epoch); workers only where files must be decoded."
     if not 1 < batch_size*world <= len(data):
-        raise ValueError(f'batch_size {batch_size} on {world} device(s) must be at least 2 and at most the {len(data)} images of the set')
+        raise ValueError(f'batch_size {batch_size} in each of {world} process(es) must be at least 2, and together at most the {len(data)} images')
     if workers is None: workers = 0 if data.in_memory else os.cpu_count()
     sampler = DistributedSampler(data, world, rank, shuffle=True, seed=seed, drop_last=True)
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, num_workers=workers, collate_fn=as_it_is,
@@ -186,6 +188,19 @@ def as_it_is(batch):
     "`Images` gives whole batches; nothing is left to collate."
     return batch
 
+def ranks() -> tuple[int, int]:
+    "Rank and number of the processes that torchrun started; (0, 1) without it."
+    return (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if 'TORCHELASTIC_RUN_ID' in os.environ else (0, 1)
+
+def spread(device:torch.device, framework:Framework) -> dict:
+    "Trainer settings for one process, or for those that torchrun started."
+    _, n = ranks()
+    if n == 1: return dict(devices=1)
+    here = int(os.environ['LOCAL_WORLD_SIZE'])
+    ddp = DDPStrategy(process_group_backend='nccl' if device.type == 'cuda' else 'gloo',
+                      find_unused_parameters=len(framework.techniques) > 0)  # a technique may end a walk early
+    return dict(devices=here, num_nodes=n//here, strategy=ddp)
+
 PRECISIONS = {'32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 def pick_device(device:str='auto', precision:str='32') -> torch.device:
@@ -193,12 +208,12 @@ def pick_device(device:str='auto', precision:str='32') -> torch.device:
     if device not in ('auto', 'cpu', 'cuda'): raise unknown('device', device, ['auto', 'cpu', 'cuda'])
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError("device 'cuda': this machine has no usable GPU; use device='cpu' or 'auto'")
-    found = torch.device('cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu')
+    found = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if device != 'cpu' and torch.cuda.is_available() else torch.device('cpu')
     if precision == 'fp16' and found.type == 'cpu': raise ValueError("precision 'fp16' needs a GPU: use precision='bf16' or '32' on a CPU")
     return found
 
-# %% ../nbs/06_train.ipynb #da83cee9
-def fit(module:Pretrain, data:Images, epochs:int, batch_size:int,
+# %% ../nbs/06_train.ipynb #275321fd
+def fit(module:Pretrain, data:Images, epochs:int, batch_size:int, # of all processes together
         folder:str|Path|None=None, # for last.ckpt; None: no checkpoint
         precision:str='32', accumulate:int=1, clip:float|None=None, # max gradient norm
         channels_last:bool=False, device:str='auto', workers:int|None=None,
@@ -209,11 +224,12 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int,
     dev = pick_device(device, precision)
     if epochs < 1: raise ValueError(f'epochs {epochs} must be at least 1')
     if channels_last: module.to(memory_format=torch.channels_last)
-    batches = loader(data.to(dev) if data.in_memory else data, batch_size, module.seed, workers=workers)
+    if batch_size % ranks()[1]: raise ValueError(f'batch_size {batch_size} cannot be shared by {ranks()[1]} processes: use a multiple')
+    batches = loader(data.to(dev) if data.in_memory else data, batch_size//ranks()[1], module.seed, *ranks(), workers=workers)
     keep = [KeepLast(folder)] if folder else []
-    bar = [Bar(progress)] if progress else []
+    bar = [Bar(progress)] if progress and ranks()[0] == 0 else []
     with quiet():
-        trainer = L.Trainer(max_epochs=epochs, accelerator=dev.type, devices=1, precision=PRECISIONS[precision],
+        trainer = L.Trainer(max_epochs=epochs, accelerator=dev.type, **spread(dev, module.framework), precision=PRECISIONS[precision],
             accumulate_grad_batches=accumulate, gradient_clip_val=clip, callbacks=[*callbacks, *bar, *keep], plugins=[AtomicIO()],
             logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=bool(folder),
             use_distributed_sampler=False, benchmark=dev.type == 'cuda')

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from effssl.runs import main
+from effssl.cli import main
 
 NOTEBOOK = ROOT/'nbs/experiments/50_pretrain.ipynb'
 TINY = ['--dataset', 'digits', '--image-size', '16', '--encoder', 'timm:resnet10t', '--encoder-args', '{"channels": [8, 16, 32, 64], "stem": "imagenet"}',

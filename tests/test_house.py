@@ -69,7 +69,7 @@ def only_present(name):
 metadata.distribution = only_present
 import effssl
 for m in pkgutil.walk_packages(effssl.__path__, 'effssl.'): importlib.import_module(m.name)
-from effssl.runs import main
+from effssl.cli import main
 sys.exit(main(['cost', '--dataset', 'cifar10', '--encoder', 'resnet18', '--json']))
 '''
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'EFFSSL_DATA': str(tmp_path)})
