@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'stackable', 'momentum_pairs', 'steady', 'ema',
-           'cosine_momentum', 'world', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp', 'feature_std']
+           'cosine_momentum', 'world', 'AllGather', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp',
+           'feature_std']
 
 # %% ../nbs/05_objectives.ipynb #4a01e8da
 import copy, math
@@ -125,16 +126,27 @@ def cosine_momentum(start:float, progress:float) -> float:
     "From `start` to 1 along a cosine (BYOL §3.3, DINO §3.1)."
     return 1 - (1 - start)*(math.cos(math.pi*progress) + 1)/2
 
-# %% ../nbs/05_objectives.ipynb #a05e8a07
+# %% ../nbs/05_objectives.ipynb #b1d80db7
 def world() -> tuple[int, int]:
     "Rank and number of processes; (0, 1) when there is no group."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
+class AllGather(torch.autograd.Function):
+    "Concatenate rows of all processes; backward, each gets the sum of what all found for its rows."
+    @staticmethod
+    def forward(ctx, x):
+        rows = [torch.empty_like(x) for _ in range(world()[1])]
+        dist.all_gather(rows, x)
+        return torch.cat(rows)
+    @staticmethod
+    def backward(ctx, grad):
+        rank, n = world()
+        dist.all_reduce(grad := grad.contiguous())
+        return grad.chunk(n)[rank]
+
 def gather(x:Tensor) -> Tensor: # (world·B, …)
     "Rows of all processes in the order of ranks; differentiable."
-    if world()[1] == 1: return x
-    from torch.distributed.nn.functional import all_gather
-    return torch.cat(all_gather(x.contiguous()))
+    return x if world()[1] == 1 else AllGather.apply(x.contiguous())
 
 @torch.no_grad()
 def average(x:Tensor) -> Tensor:

@@ -6,8 +6,8 @@
 __all__ = ['COUNTS', 'NOTEBOOK', 'read_grid', 'expand', 'count', 'data_state', 'builds', 'network', 'plan_one', 'state', 'plan',
            'step_cost', 'estimate', 'show_plan', 'run_notebook', 'attempt', 'pool', 'drain', 'sweep', 'accuracy']
 
-# %% ../nbs/10_sweep.ipynb #99d9127e
-import itertools, json, math, multiprocessing, os, signal, time
+# %% ../nbs/10_sweep.ipynb #31b4d775
+import itertools, json, math, multiprocessing, os, signal, sys, time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
@@ -172,7 +172,7 @@ def pool(workers:int):
         raise
     finally: executor.shutdown(cancel_futures=True)
 
-# %% ../nbs/10_sweep.ipynb #74d55a4c
+# %% ../nbs/10_sweep.ipynb #f29fcaf3
 def drain(executor, queue:deque, width:int, submit, told):
     "Keep `width` runs of the queue under way; `told(id, row)` when one ends. Returns early if the executor breaks."
     flying, broken = {}, False
@@ -200,7 +200,7 @@ def sweep(recipes, # an iterable of `Recipe`
         def told(i, row):
             rows[i] = dict(id=i, tries=rows[i].get('tries', 0) + 1) | row
             again = row['state'] == 'died' and rows[i]['tries'] == 1
-            shown.update(not again); shown.write(f'{i}: {row["state"]} {row.get("error", "")} {"– to be resumed" if again else ""}'.strip())
+            shown.update(not again); shown.write(f'{i}: {row["state"]} {row.get("error", "")} {"– to be resumed" if again else ""}'.strip(), file=sys.stderr)
         while queue:
             with hold(workers) as ex: drain(ex, queue, width, submit, told)
         for i in [i for i, row in rows.items() if row['state'] == 'died']:

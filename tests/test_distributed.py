@@ -1,40 +1,51 @@
-"A real group of two processes: gradients through `gather` are those of the joint batch."
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-import torch.nn.functional as F
-from torch import nn
+"Two real processes (gloo) against one with the joint batch; a run shared by two."
+import json, os, subprocess, sys
 
-from effssl.frameworks.simclr import nt_xent
-from effssl.objectives import gather, world
+import pytest, torch
 
+import two
+from conftest import ROOT
+from effssl.runs import recipe, run
 
-def data(): return torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))  # two views of eight samples
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
 
 
-def head():
-    torch.manual_seed(1)
-    return nn.Linear(12, 6)
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+    "What both ranks found."
+    out = tmp_path_factory.mktemp('two')
+    done = subprocess.run([*TORCHRUN, ROOT/'tests/two.py', out], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(out/f'{rank}.pt', weights_only=False) for rank in (0, 1)]
 
 
-def worker(rank, path):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{path}/store', rank=rank, world_size=2)
-    net, x = head(), data()[:, 4*rank:4*rank + 4]
-    assert world() == (rank, 2) and torch.equal(gather(x[0]), data()[0])
-    loss = nt_xent(*(F.normalize(net(v), dim=1) for v in x), .2).mean()
-    loss.backward()
-    for p in net.parameters(): dist.all_reduce(p.grad); p.grad /= 2  # what DDP does
-    dist.all_reduce(loss.detach_())
-    if rank == 0: torch.save((loss/2, [p.grad for p in net.parameters()]), f'{path}/out.pt')
-    dist.destroy_process_group()
+@pytest.mark.parametrize('name', two.CASES)  # SimCLR gathers negatives, SimSiam shares BatchNorm, DINO its centre
+def test_two_processes_step_as_one(pair, name):
+    (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, _ in pair)
+    joint_grads, joint_state, joint_loss = two.train(name)
+    assert grads.keys() == joint_grads.keys()
+    whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # 1e-5 of the gradient's length: fp32 sums in another order
+    for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= 1e-5*max(1., whole), (n, (grads[n] - g).norm(), whole)
+    assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
+    for k, v in joint_state.items(): assert torch.allclose(state[k].float(), v.float(), atol=2e-4, rtol=1e-3), k
+    assert abs(loss - joint_loss) < 1e-4
+    assert whole > .05  # so the tolerance means something
 
 
-def test_simclr_with_gather(tmp_path):
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
-    loss, grads = torch.load(tmp_path/'out.pt')
-    net = head()
-    joint = nt_xent(*(F.normalize(net(v), dim=1) for v in data()), .2).mean()
-    joint.backward()
-    assert torch.allclose(loss, joint, atol=1e-5)
-    for g, p in zip(grads, net.parameters()): assert torch.allclose(g, p.grad, atol=1e-5)
+def test_nothing_repeats_across_ranks_and_micro_batches(pair):
+    logs = [row for _, log in pair for row in log]
+    assert len(logs) == 2*2*3  # ranks × micro-batches × steps
+    pixels = [p for row in logs for p in row['pixels']]
+    assert len(set(pixels)) == len(pixels) == 2*96  # each of 96 images in its two views, once
+    assert len({row['own'] for row in logs}) == len(logs)
+    a, b = ([row['shared'] for row in log] for _, log in pair)
+    assert a == b and len(set(a)) == 6  # what must agree agrees, and is new in every micro-batch
+
+
+def test_run_shared_by_two_processes(tmp_path):
+    r = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
+               framework_args=dict(width=32), epochs=2, batch_size=64, subset=256, test_subset=50, probe=None)
+    shared, alone = run(r, tmp_path/'two', 'cpu', None, processes=2), run(r, tmp_path/'one', 'cpu', None)
+    assert shared['id'] == alone['id'] and shared['status'] == 'complete' and len(shared['history']) == 3
+    assert abs(shared['history'][-1]['loss'] - alone['history'][-1]['loss']) < 1e-3
+    with pytest.raises(ValueError, match='3 processes'): run(recipe(r.__dict__, seed=1), tmp_path/'two', 'cpu', None, processes=3)

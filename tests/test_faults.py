@@ -1,11 +1,18 @@
 "kill -9 at random moments, resume: the same final weights. Interrupted files, interrupted runs."
-import json, multiprocessing, os, random, signal, time
+import json, multiprocessing, os, random, signal, subprocess, time
 from pathlib import Path
 
 import pytest, torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
 
-from effssl.runs import complete, recipe, run, run_id
-from effssl.train import write_atomic
+import effssl.data
+from effssl.data import load, take
+from effssl.encoders import encoder
+from effssl.runs import complete, find, names, recipe, run, run_id
+from effssl.train import Pretrain, fit, write_atomic
+from effssl.views import augmentations
+from toys import RandomTokens
 
 KILLED = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[16, 32, 64, 128], stem='imagenet', drop_path_rate=.2),
                 framework_args=dict(width=64), epochs=12, batch_size=32, test_subset=100, probe=None, evaluate_every=4)
@@ -72,3 +79,78 @@ def test_weights_do_not_depend_on_evaluation(tmp_path):
     from dataclasses import replace
     a, b = (torch.load(Path(run(replace(base, evaluate_every=e), tmp_path, progress=None)['folder'])/'last.ckpt', weights_only=False)['state_dict'] for e in (0, 1))
     assert all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+class StopAfterOne(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1: raise KeyError('stop')
+
+
+@pytest.mark.parametrize('framework', sorted(names('framework')))
+def test_resume_is_bit_equal(framework, tmp_path):
+    "Every framework, with local views where it has them, stochastic depth and a technique that draws."
+    cls, data = find('framework', framework), take(load('digits', 'train', 32), 96, 0)
+    local = dict(local_views=2) if cls.augs == 'dino' else {}
+    def module():
+        torch.manual_seed(0)
+        net = encoder('vit_tiny_patch16_224', 32, patch_size=8, embed_dim=48, depth=2, num_heads=3, drop_path_rate=.2)
+        return Pretrain(cls(net, [] if local else [RandomTokens(.5)]), augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
+    kw = dict(epochs=3, batch_size=32, device='cpu')
+    a = fit(module(), data, folder=tmp_path/'a', **kw)
+    with pytest.raises(KeyError, match='stop'): fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
+    b = fit(module(), data, folder=tmp_path/'b', **kw)
+    for (k, v), w in zip(a.state_dict().items(), b.state_dict().values()): assert torch.equal(v, w), k
+    assert [h['loss'] for h in a.history] == [h['loss'] for h in b.history]
+    if a.framework.target is not None: assert not torch.equal(a.framework.target.cls_token, a.framework.encoder.cls_token)
+
+
+SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
+             framework_args=dict(width=32), epochs=1, batch_size=64, subset=128, test_subset=50, probe=None)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A folder on a file system of its own, of 2 MB."
+    disk = tmp_path/'disk'; disk.mkdir()
+    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True, text=True)
+    if made.returncode: pytest.skip(f'this user may not mount a small disk: {made.stderr.strip()}')
+    yield disk
+    subprocess.run(['umount', disk], check=True)
+
+
+def test_full_disk(small_disk):
+    first = run(recipe(SMALL), small_disk, progress=None)
+    before = {p: p.read_bytes() for p in small_disk.rglob('*') if p.is_file()}
+    big = recipe(SMALL, encoder_args=dict(channels=[64, 128, 256, 512], stem='imagenet'))  # its checkpoint is larger than the disk
+    with pytest.raises(OSError, match='No space left|could not be written') as e: run(big, small_disk, progress=None)
+    assert 'last.ckpt' in str(e.value) and 'disk full' in str(e.value)
+    assert all(p.read_bytes() == b for p, b in before.items())  # earlier results are whole
+    record = json.loads((small_disk/run_id(complete(big))/'run.json').read_text())
+    assert record['status'] == 'failed' and 'disk full' in record['error'] and not list(small_disk.rglob('*.part'))
+    assert run(recipe(SMALL), small_disk, progress=None) == first
+
+
+def test_full_disk_from_the_first_byte(small_disk):
+    run(recipe(SMALL), small_disk, progress=None)
+    free = os.statvfs(small_disk); (small_disk/'filler').write_bytes(b'0'*(free.f_bavail*free.f_bsize))
+    with pytest.raises(OSError, match='run.json.*disk full'): run(recipe(SMALL, seed=1), small_disk, progress=None)
+    assert not list(small_disk.rglob('*.part'))
+    (small_disk/'filler').unlink()
+    assert run(recipe(SMALL, seed=1), small_disk, progress=None)['status'] == 'complete'
+
+
+def test_unreadable_image(tmp_path, monkeypatch):
+    "An image that breaks in the middle of a training, in a worker process: named, and what was there stays."
+    monkeypatch.setattr(effssl.data, 'MEMORY', 0)  # decode while training, as a large set is
+    folder = tmp_path/'set'
+    for c in 'ab':
+        for s, n in (('train', 40), ('test', 8)):
+            (folder/s/c).mkdir(parents=True)
+            for i in range(n): Image.new('RGB', (20, 20), (5*i, 100*(c == 'a'), 50)).save(folder/s/c/f'{i:02}.png')
+    r = recipe(SMALL, dataset=f'folder:{folder}', subset=None, test_subset=None, batch_size=16, k=5)
+    done = run(r, tmp_path/'runs', progress=None, workers=2)
+    (folder/'train/a/17.png').write_bytes(b'not an image')
+    with pytest.raises(ValueError, match='train/a/17.png.*Mend or remove'): run(recipe(r.__dict__, seed=1), tmp_path/'runs', progress=None, workers=2)
+    failed = json.loads((tmp_path/'runs'/run_id(complete(recipe(r.__dict__, seed=1)))/'run.json').read_text())
+    assert failed['status'] == 'failed' and '17.png' in failed['error']
+    assert run(r, tmp_path/'runs', progress=None) == done

@@ -1,0 +1,125 @@
+"Sweeps for real: process pool, dask, two at once, a failing run, killed kernels and workers, Ctrl-C, a dry run."
+import json, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import pytest, yaml
+
+from effssl.cli import main
+from effssl.runs import complete, load, recipe, run_id
+from effssl.sweep import sweep
+
+TINY = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
+            framework_args=dict(width=32), epochs=1, batch_size=64, subset=128, test_subset=100, probe=None)
+LONG = dict(TINY, epochs=200, subset=None, evaluate_every=0, batch_size=32)
+
+
+@pytest.fixture(autouse=True)
+def few_threads(monkeypatch): monkeypatch.setenv('OMP_NUM_THREADS', '1')
+
+
+def grid(tmp_path, **parts):
+    (tmp_path/'grid.yml').write_text(yaml.safe_dump(parts))
+    return str(tmp_path/'grid.yml')
+
+
+def whole(out):
+    "All files of a sweep are whole: records parse, no half-written file lies about."
+    for record in Path(out).rglob('run.json'): json.loads(record.read_text())
+    assert not list(Path(out).rglob('*.part*')), list(Path(out).rglob('*.part*'))
+
+
+def kernels(out):
+    "Processes whose environment or command line names this folder, or that hold a file in it."
+    found = []
+    for p in Path('/proc').glob('[0-9]*'):
+        try:
+            if any(str(out) in os.readlink(f) for f in (p/'fd').iterdir()): found.append(int(p.name))
+        except OSError: pass
+    return [p for p in found if p != os.getpid()]
+
+
+def eventually(condition, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, 'waited in vain'
+        time.sleep(.05)
+
+
+def test_failing_run_and_two_sweeps_at_once(tmp_path):
+    "Two sweeps over overlapping grids in one folder; one run is absurd. Every run is done once, the failure keeps its notebook."
+    grid(tmp_path, base=TINY, rows=[{'seed': 0}, {'seed': 1}, {'lr': 1e30, 'optimizer': 'adamw'}])
+    command = [sys.executable, '-m', 'effssl.cli', 'sweep', tmp_path/'grid.yml', '--out', tmp_path/'runs', '--json']
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    tables = [json.loads(p.communicate(timeout=500)[0]) for p in both]
+    assert [p.returncode for p in both] == [1, 1]
+    df = load(f'{tmp_path}/runs/*')
+    assert sorted(df.status) == ['complete', 'complete', 'failed'] and (df.error.dropna().str.startswith('NonFiniteLoss')).all()
+    for t in tables:
+        assert {r['state'] for r in t} <= {'complete', 'finished before', 'failed', 'busy'}
+        assert 'NonFiniteLoss' in t[2]['error'] or t[2]['state'] == 'busy'
+    failed = tmp_path/'runs'/df[df.status == 'failed'].id.item()
+    cells = json.loads((failed/'pretrain.failed.ipynb').read_text())['cells']
+    assert any(o['output_type'] == 'error' for c in cells for o in c.get('outputs', [])) and not (failed/'pretrain.ipynb').exists()
+    for i in df[df.status == 'complete'].id: assert (tmp_path/'runs'/i/'pretrain.ipynb').exists()
+    whole(tmp_path/'runs')
+
+
+def test_killed_kernel_and_killed_worker(tmp_path):
+    "kill -9 on a kernel, then on a pool's worker: told, resumed from the checkpoint, done at the second try."
+    r = recipe(TINY, epochs=40, subset=None, evaluate_every=0)
+    record = tmp_path/'runs'/run_id(complete(r))/'run.json'
+
+    def kill(which):
+        eventually(lambda: record.exists() and len(json.loads(record.read_text()).get('history', [])) > 3)
+        kernel = next(p for p in kernels(tmp_path/'runs'))
+        parent = int(Path(f'/proc/{kernel}/stat').read_text().rpartition(')')[2].split()[1])
+        os.kill(kernel if which == 'kernel' else parent, signal.SIGKILL)
+        killed.append(json.loads(record.read_text())['history'][-1]['epoch'])
+
+    for which in ('kernel', 'worker'):
+        killed = []
+        killer = threading.Thread(target=kill, args=(which,)); killer.start()
+        table = sweep([r], tmp_path/'runs')
+        killer.join()
+        assert killed and table.state[0] == 'complete' and table.tries[0] == 2
+        done = json.loads(record.read_text())
+        assert [h['epoch'] for h in done['history']] == list(range(41)) and done['history'][-1]['epoch'] > killed[0]
+        whole(tmp_path/'runs')
+        r = recipe(TINY, epochs=40, subset=None, evaluate_every=0, seed=1)
+        record = tmp_path/'runs'/run_id(complete(r))/'run.json'
+
+
+@pytest.mark.parametrize('group', [False, True], ids=['one process', 'the whole group, as a terminal does'])
+def test_interrupt(tmp_path, group):
+    grid(tmp_path, base=LONG, grid={'seed': [0, 1]})
+    command = [sys.executable, '-m', 'effssl.cli', 'sweep', tmp_path/'grid.yml', '--out', tmp_path/'runs', '--workers', '2']
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    eventually(lambda: len(list((tmp_path/'runs').rglob('last.ckpt'))) == 2)
+    (os.killpg if group else os.kill)(p.pid, signal.SIGINT)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'goes on from here' in err, err[-2000:]
+    eventually(lambda: not kernels(tmp_path/'runs'), 20)
+    whole(tmp_path/'runs')
+    assert len(list((tmp_path/'runs').rglob('pretrain.failed.ipynb'))) == 2
+
+
+def test_dask(tmp_path):
+    from dask.distributed import Client, LocalCluster
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        table = sweep([recipe(TINY, seed=s) for s in (0, 1)], tmp_path/'runs', client.get_executor())
+    assert table.state.tolist() == ['complete']*2 and table['kNN %'].gt(10).all()
+
+
+def test_dry_run(tmp_path, capsys):
+    path = grid(tmp_path, base=TINY, rows=[{}, {'framework': 'simclr', 'framework_args': {}}, {'framework': 'dino', 'framework_args': {'prototypes': 64}}], grid={'seed': [0, 1]})
+    assert main(['sweep', path, '--dry-run', '--out', str(tmp_path/'runs'), '--json']) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 6 and all(r['PFLOPs'] > 0 and r['hours'] > 0 and r['state'] == 'new' for r in rows)
+    path = grid(tmp_path, base=TINY, rows=[{'framework': 'simsam'}, {'epochs': 'ten'}, {'dataset': 'imagenet', 'image_size': 224, 'subset': None}, {'batch_size': 500}])
+    assert main(['sweep', path, '--dry-run', '--out', str(tmp_path/'runs')]) == 2
+    text = capsys.readouterr().out
+    for words in ("simsam", "'ten'", "'imagenet' is missing", 'batch_size 500'): assert words in text, text
+    assert main(['sweep', path, '--out', str(tmp_path/'runs')]) == 2 and not (tmp_path/'runs').exists()
+    for text, words in (('grids: {}', 'grid'), ('grid: {seed: 1}', '[1]'), ('- x', 'base, rows or grid'), ('rows: 3', 'rows must be')):
+        Path(path).write_text(text)
+        assert main(['sweep', path]) == 2 and words in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"What each process of test_distributed runs: a short training of each framework; torchrun starts two, the test itself one."
+import sys
+
+import torch
+from effssl.data import load, take
+from effssl.encoders import encoder
+from effssl.lockstep import Technique
+from effssl.runs import find
+from effssl.train import Pretrain, fit, ranks
+from effssl.views import augmentations
+
+VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
+CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {}),
+         'simsiam': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64}),
+         'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0})}
+
+
+class Seen(Technique):
+    "Keeps what each micro-batch saw and drew."
+    def __init__(self): super().__init__(); self.log = []
+    def before(self, walk):
+        draw = lambda *name: torch.rand((), generator=walk.generator(*name)).item()
+        self.log.append(dict(rank=walk.rank, step=walk.step, micro=walk.micro, shared=draw('stage'), own=draw('crop', walk.rank),
+                             pixels=[p.double().sum().item() for b in walk.branches if b.role == 'online' for p in b.meta['pixels']]))
+
+
+class Watched(Pretrain):
+    "Keeps the gradients of the first step, as the optimiser gets them."
+    first = None
+    def on_before_optimizer_step(self, optimizer):
+        if self.first is None: self.first = {n: p.grad.clone() for n, p in self.framework.named_parameters() if p.grad is not None}
+        super().on_before_optimizer_step(optimizer)
+
+
+def train(name, seen=None, accumulate=1):
+    "Three steps with the joint batch of 32; gradients of the first, the state at the end."
+    encoder_name, encoder_args, args = CASES[name]
+    torch.manual_seed(0)
+    cls = find('framework', name)
+    fw = cls(encoder(encoder_name, 32, **encoder_args), [seen] if seen else [], **args)
+    local = dict(local_views=2) if name == 'dino' else {}
+    module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3)
+    fit(module, take(load('digits', 'train', 32), 96, 0), 1, 32//accumulate, device='cpu', accumulate=accumulate)
+    return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    seen = Seen()
+    found = {name: train(name) for name in CASES}
+    train('simsiam', seen, accumulate=2)
+    torch.save((found, seen.log), f'{sys.argv[1]}/{ranks()[0]}.pt')
