@@ -48,7 +48,7 @@ def picture(fig):
     need('matplotlib.pyplot').close(fig)
     return need('IPython.display').Image(png(fig))
 
-# %% ../nbs/09_show.ipynb #6ddf65a6
+# %% ../nbs/09_show.ipynb #2a38b499
 def show_image(ax, x:Tensor, title:str=''):
     "An image (3,H,W) in [0,1] without axes."
     ax.imshow(x.detach().cpu().permute(1, 2, 0).clamp(0, 1)); ax.set_title(title); ax.axis('off')
@@ -67,9 +67,9 @@ def show_views(image:Tensor, # (3,H,W) in [0,1]
     fig, axs = subplots(1, 1 + len(views), height=7/(1 + len(views)) + .4)
     show_image(axs[0], image, 'image')
     for n, (ax, v) in enumerate(zip(axs[1:], views)): show_image(ax, v.x[i], f'view {n}')
-    for ax, points, c in zip(axs[1:3], matching_points(*views[:2], i), ('online', 'target')):
+    for ax, points, c, ink in zip(axs[1:3], matching_points(*views[:2], i), ('online', 'target'), 'wk'):
         for n, (x, y) in enumerate(points.tolist()):
-            ax.text(x, y, n, color='w', ha='center', va='center', fontsize=7, bbox=dict(boxstyle='circle,pad=.15', fc=PALETTE[c], lw=0))
+            ax.text(x, y, n, color=ink, ha='center', va='center', fontsize=7, bbox=dict(boxstyle='circle,pad=.15', fc=PALETTE[c], lw=0))
     return fig
 
 # %% ../nbs/09_show.ipynb #d9de7fe0
