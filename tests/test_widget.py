@@ -40,7 +40,7 @@ def test_sliders_redraw(kernel):
     assert [m['content']['data'].get('application/vnd.jupyter.widget-view+json') is not None for m in found if m['msg_type'] == 'execute_result'] == [True]
     slider = {s['description']: i for i, s in states.items() if s.get('description')}
     image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
-    start = bytes(models[image]['buffers'][0])
+    start = [bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]
     assert start.startswith(b'\x89PNG')
     assert set(slider) == {'photo', 'crop', 'colour', 'seed'}
 
