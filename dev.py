@@ -4,7 +4,7 @@
     python3 dev.py install            make .venv with everything (or use an activated environment that has effssl)
     python3 dev.py demo               train, evaluate, cost and picture two small runs on embedded data
     python3 dev.py test [--slow]      every check: notebooks, export, cleanliness, tests
-    python3 dev.py lab                open the notebooks in JupyterLab
+    python3 dev.py lab                open the notebooks in JupyterLab, the first tutorial in front; options of Jupyter follow
     python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
     python3 dev.py docs               build the site into _docs/html
 """
@@ -79,7 +79,8 @@ def test(python, args):
 
 def lab(python, args):
     root = ['--allow-root'] if os.geteuid() == 0 else []
-    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', *root, *args.rest, env=environment(python))
+    first = '--LabApp.default_url=/lab/tree/tutorials/40_first_run.ipynb'
+    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', first, *root, *args.rest, env=environment(python))
 
 
 def notebooks(python, args):
@@ -90,7 +91,8 @@ def notebooks(python, args):
         if '.ipynb_checkpoints' in nb.parts or args.only and not any(o in str(nb) for o in args.only): continue
         say(nb.relative_to(ROOT))
         call(python, '-m', 'jupyter', 'nbconvert', '--log-level=ERROR', '--to=notebook', '--execute', '--inplace',
-             '--ExecutePreprocessor.kernel_name=python3', '--TagRemovePreprocessor.enabled=True',
+             '--ExecutePreprocessor.kernel_name=python3', '--ExecutePreprocessor.store_widget_state=False',
+             '--Exporter.preprocessors=nbconvert.preprocessors.TagRemovePreprocessor',  # after executing: what is tagged `bar` is not kept
              "--TagRemovePreprocessor.remove_all_outputs_tags={'bar'}", nb, env=env)
     call(python.parent/'nbdev_clean', env=env)
     call(python, ROOT/'tests/readme.py', env=env)

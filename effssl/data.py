@@ -38,10 +38,10 @@ def imported(kind:str, name:str, what:str):
     except (ImportError, AttributeError) as e:
         raise ValueError(f'{kind} {name!r} cannot be imported ({e}): give package.module.{what}') from e
 
-def need(module:str):
-    "A module of the `lab` extra, imported where it is used; without it the error says how to get it."
+def need(module:str, extra:str='lab'):
+    "A module of an extra, imported where it is used; without it the error says how to get it."
     try: return importlib.import_module(module)
-    except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{module} is needed here and is not installed: pip install 'effssl[lab]'") from e
+    except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{module} is needed here and is not installed: pip install 'effssl[{extra}]'") from e
 
 # %% ../nbs/00_data.ipynb #801f3611
 class Images(Dataset):

@@ -14,7 +14,8 @@ def render() -> str:
         shown = [''.join(o.get('text') or o['data'].get('text/plain', '')).rstrip() for o in cell['outputs'] if o['output_type'] != 'error']
         if any(shown): parts.append('```\n' + '\n'.join(s for s in shown if s) + '\n```')
     text = '\n\n'.join(parts) + '\n'
-    return text.replace('](../', '](').replace("'../results", "'results").replace('](0', '](nbs/0').replace('](frameworks/', '](nbs/frameworks/').replace('](experiments/', '](nbs/experiments/')
+    for folder in ('frameworks', 'tutorials', 'experiments'): text = text.replace(f']({folder}/', f'](nbs/{folder}/')
+    return text.replace('](../', '](').replace("'../results", "'results").replace('](0', '](nbs/0')
 
 
 if __name__ == '__main__':

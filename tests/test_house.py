@@ -14,7 +14,10 @@ INI.read(ROOT/'settings.ini')
 TRACKED = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True).stdout.split()
 
 
-def cells(name): return json.loads((ROOT/'nbs'/name).read_text())['cells']
+def notebook(name): return json.loads((ROOT/'nbs'/name).read_text())
+
+
+def cells(name): return notebook(name)['cells']
 
 
 def copy_repo(tmp_path):
@@ -84,6 +87,7 @@ def test_notebook_style(name):
             lines = [l for l in text.splitlines() if l.strip()]
             assert len(lines) <= 30, f'{name}: a cell of {len(lines)} lines: {lines[0]}'
             assert max(map(len, lines), default=0) <= 150, f'{name}: a line of {max(map(len, lines))} characters'
+        if 'bar' in c.get('metadata', {}).get('tags', []): assert not c['outputs'], f'{name}: a progress bar or widget is stored'
         for o in c.get('outputs', []):
             assert o['output_type'] != 'error', f'{name}: an error is stored in {text[:50]!r}'
             for kind, data in o.get('data', {}).items():
@@ -91,10 +95,12 @@ def test_notebook_style(name):
             assert len(''.join(o.get('text', ''))) < 10_000
             assert 'widget' not in json.dumps(o.get('data', {})), f'{name}: widget state is stored'
     assert name == 'index.ipynb' or ''.join(cells(name)[0]['source']).startswith('# ')
+    assert set(notebook(name)['metadata']) == {'kernelspec'}, f'{name}: widget state or the like is stored with the notebook'
 
 
-def test_parameters_are_tagged():
-    tags = [c.get('metadata', {}).get('tags') for c in cells('experiments/50_pretrain.ipynb')]
+@pytest.mark.parametrize('name', [n for n in NOTEBOOKS if n.startswith('experiments/')])
+def test_parameters_are_tagged(name):
+    tags = [c.get('metadata', {}).get('tags') for c in cells(name)]
     assert tags.count(['parameters']) == 1
 
 
