@@ -93,7 +93,7 @@ def memory(device='cpu'):
         return t
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): yield found
 
-# %% ../nbs/04_cost.ipynb #6381fa3b
+# %% ../nbs/04_cost.ipynb #3777569b
 def seconds(fn, device='cpu') -> float:
     "Wall-clock seconds of one call; waits for the GPU before and after."
     wait = torch.cuda.synchronize if torch.device(device).type == 'cuda' else (lambda: None)
@@ -101,9 +101,10 @@ def seconds(fn, device='cpu') -> float:
     return time.perf_counter() - start
 
 def paired_times(rounds:int=5, device='cpu', **fns) -> pd.DataFrame:
-    "Seconds of functions called in turn, one row a round, after one round of warm-up."
+    "Seconds of functions called in turn, one row a round, the order reversed in every other; after one round of warm-up."
     for fn in fns.values(): fn()
-    return pd.DataFrame([{name: seconds(fn, device) for name, fn in fns.items()} for _ in range(rounds)])
+    orders = [list(fns), list(fns)[::-1]]  # whoever comes second finds other caches and another clock
+    return pd.DataFrame([{name: seconds(fns[name], device) for name in orders[i % 2]} for i in range(rounds)])[list(fns)]
 
 def ratio(times:pd.DataFrame, a:str, b:str) -> tuple[float, float, float]:
     "Median, lowest and highest of a/b over the rounds."

@@ -6,9 +6,10 @@
 __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', 'recipe', 'read_recipe', 'complete', 'check',
            'run_id', 'build', 'assemble', 'make', 'views_of', 'random_views', 'cost', 'stored_size', 'write_json',
            'environment', 'load_data', 'run', 'finished', 'Busy', 'only_one', 'launch', 'pretraining', 'fit_recipe',
-           'measure', 'quick_knn', 'train_and_evaluate', 'read_records', 'load', 'summary', 'recipe_of']
+           'measure', 'quick_knn', 'train_and_evaluate', 'read_records', 'load', 'summary', 'trained_encoder',
+           'reevaluate', 'recipe_of']
 
-# %% ../nbs/08_runs.ipynb #7015b34c
+# %% ../nbs/08_runs.ipynb #7d1b2f70
 import fcntl, glob, hashlib, importlib, inspect, json, math, os, pkgutil, platform, subprocess, sys, tempfile, time, typing
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,7 +21,7 @@ import pandas as pd, torch
 import effssl
 from .cost import memory, training_cost, untouched
 from .data import SIZES, Images, datasets, load as load_split, imported, locate, take, unknown
-from .encoders import check_size, encoder, encoders
+from .encoders import check_size, encoder, encoders, init_weights
 from .evaluate import PROTOCOLS, evaluate
 from .lockstep import Technique
 from .objectives import Framework
@@ -368,6 +369,38 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
         'GFLOPs/step': (df['cost.flops_per_image']*step/1e9).round(1), 's/step': df['cost.seconds_per_step'].round(3),
         'train s': df['cost.seconds'].round(0).astype(int), 'MB/step': (df['cost.memory_per_image']*step/2**20).round(0).astype(int),
         'device': df['environment.device'], 'seed': df['recipe.seed']})
+
+# %% ../nbs/08_runs.ipynb #98bbbeb9
+def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
+    "Recipe and encoder of a finished run. Raises FileNotFoundError if there is none, ValueError if it is not finished."
+    folder = Path(folder)
+    if not (folder/'run.json').exists(): raise FileNotFoundError(f'no run at {str(folder)!r}: give the folder that holds its run.json')
+    if not finished(folder/'run.json'): raise ValueError(f'the run at {str(folder)!r} is not finished: run its recipe again, it resumes')
+    r = Recipe(**finished(folder/'run.json')['recipe'])
+    framework, _ = build(replace(r, init=None))
+    return r, init_weights(framework.encoder, str(folder/'last.ckpt'))
+
+def reevaluate(folder, # of a finished run
+               dataset:str|None=None, # None: the run's own
+               ks:list=(1, 20, 200), temperature:float=.07, # of kNN
+               probe:str|None='dual_gating', # protocol of the linear probe; None: no probe
+               probe_crops:int=0, # sets of random crops for the probe
+               subset:int|None=None, test_subset:int|None=None, # images to train the probes on, and to test on; None: all
+               seed:int=0, device:str='auto') -> dict:
+    "Scores of a finished run's encoder, beside an untrained one and raw pixels; written as `evaluate-….json` beside the run."
+    r, net = trained_encoder(folder)
+    if probe is not None and probe not in PROTOCOLS: raise unknown('probe', probe, PROTOCOLS)
+    asked = dict(dataset=dataset or r.dataset, ks=list(ks), temperature=temperature, probe=probe, probe_crops=probe_crops, subset=subset,
+                 test_subset=test_subset, seed=seed)
+    sets = [take(load_split(asked['dataset'], s, stored_size(asked['dataset'], r.image_size)), n, seed)
+            for s, n in (('train', subset), ('test', test_subset))]
+    score = lambda net, probe: {k: s.record() for k, s in evaluate(net, *sets, r.image_size, ks, temperature, probe, probe_crops, seed).items()}
+    dev, untrained = pick_device(device), build(replace(r, init=None))[0].encoder
+    found = dict(run=Path(folder).name, evaluated=asked, scores=score(net.to(dev), probe),
+                 baselines=dict(untrained=score(untrained.to(dev), None), pixels=score(None, None)), environment=environment(dev))
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    write_json(Path(folder)/f'evaluate-{asked["dataset"].rpartition("/")[2].replace(":", "-")}-{name}.json', found)
+    return found
 
 # %% ../nbs/08_runs.ipynb #cec701b5
 RUN_ARGS = dict(out=str, device=str, progress=str|None)  # parameters of `run` beside the recipe

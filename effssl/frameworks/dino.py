@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from ..objectives import Framework, Objective, average, cosine_momentum, ema, momentum_pairs, pooled
 
-# %% ../../nbs/frameworks/15_dino.ipynb #20714f6c
+# %% ../../nbs/frameworks/15_dino.ipynb #64bfa24b
 class PrototypeHead(nn.Module):
     "Features (B,dim) to cosines with K prototypes (B,K)."
     def __init__(self, dim:int, hidden:int=2048, bottleneck:int=256, prototypes:int=65536):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
-        for p in self.parameters(): nn.init.trunc_normal_(p, std=.02) if p.ndim > 1 else nn.init.zeros_(p)
+        for p in self.mlp.parameters(): nn.init.trunc_normal_(p, std=.02) if p.ndim > 1 else nn.init.zeros_(p)
+        nn.init.uniform_(self.prototypes, -bottleneck**-.5, bottleneck**-.5)
     def forward(self, x:Tensor) -> Tensor:
         return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(self.prototypes, dim=1))
 
