@@ -150,7 +150,7 @@ def run_notebook(r:Recipe, # complete
     failed.unlink(missing_ok=True); os.replace(part, done)
     return done
 
-# %% ../nbs/10_sweep.ipynb #0f295d26
+# %% ../nbs/10_sweep.ipynb #903bb977
 def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
     "Run a notebook in this worker; how it ended, as a row."
     if threads: os.environ['OMP_NUM_THREADS'] = str(threads)
@@ -165,7 +165,8 @@ def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
 @contextmanager
 def pool(workers:int):
     "A process pool that takes its workers along when interrupted: they keep what they have and go."
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'))
+    context = multiprocessing.get_context('forkserver'); context.set_forkserver_preload(['effssl.sweep'])  # imported once for all workers
+    executor = ProcessPoolExecutor(workers, context)
     try: yield executor
     except KeyboardInterrupt:
         for p in multiprocessing.active_children(): os.kill(p.pid, signal.SIGINT)
