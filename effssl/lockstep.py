@@ -16,12 +16,12 @@ from typing import Callable, ContextManager
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/02_lockstep.ipynb #93cb5103
+# %% ../nbs/02_lockstep.ipynb #fb88d744
 @dataclass
 class Branch:
     "One view on its way through one encoder."
     x: Tensor # (B,3,H,W) images -> feature map (B,C,H,W) or tokens (B,N,D) -> embedding (B,D)
-    encoder: nn.Module
+    encoder: nn.Module # that it travels through
     role: str = 'online' # 'online', 'target' (no gradient) or 'extra' (a technique's own)
     view: int = 0 # number of the view, or of the first one of a stack
     parts: int = 1 # views of one size stacked on the batch, as rows [first; second; …]
@@ -54,7 +54,7 @@ def steps(encoder:nn.Module) -> list[Step]:
     "The steps of an encoder; register a function for a family of your own. Raises TypeError for an unknown one."
     raise TypeError(f'no steps are known for {type(encoder).__name__}: register them with @steps.register, as 02_lockstep shows')
 
-# %% ../nbs/02_lockstep.ipynb #d83baf5e
+# %% ../nbs/02_lockstep.ipynb #a8559658
 @dataclass
 class Walk:
     "One forward pass of all branches, and where in the training it is."
@@ -62,11 +62,11 @@ class Walk:
     pairs: list[tuple[int, int]] # (online, other) that the loss compares, as indices of `views`
     match_pairs: list[tuple[int, int]]|None = None # branches that techniques compare; None: those that hold `pairs`
     progress: float = 0. # of the training, 0…1
-    epoch: int = 0
-    epochs: int = 1
+    epoch: int = 0 # from 0
+    epochs: int = 1 # of the training
     step: int = 0 # optimiser step
     micro: int = 0 # micro-batch within the step, when gradients are accumulated
-    seed: int = 0
+    seed: int = 0 # of the training
     rank: int = 0 # of this process
     until: str|None = None # name of the last step to run; None: all
 

@@ -176,10 +176,11 @@ def joint_batch_norm(x, running_mean, running_var, weight=None, bias=None, train
     by_channel = lambda t: t.reshape(-1, *[1]*(x.ndim - 2))
     return torch.addcmul(by_channel(shift), x, by_channel(scale)).to(x.dtype)
 
-# %% ../nbs/05_objectives.ipynb #a6ade2cf
+# %% ../nbs/05_objectives.ipynb #30dfdf4b
 def mlp(*widths:int, # of input, hidden layers and output
         norm:bool=True, # BatchNorm after hidden layers
-        last_norm:bool=False, last_affine:bool=True, # BatchNorm after the output
+        last_norm:bool=False, # BatchNorm after the output
+        last_affine:bool=True, # whether that one has scale and shift
         bias:bool=True, # of the last linear layer
        ) -> nn.Sequential:
     "Linear – (BatchNorm) – ReLU – … – Linear (– BatchNorm)."

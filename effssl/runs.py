@@ -49,40 +49,40 @@ def find(kind:str, name:str) -> type:
     if key not in known: raise unknown(kind, name, known)
     return known[key]
 
-# %% ../nbs/08_runs.ipynb #b2dbb3ed
+# %% ../nbs/08_runs.ipynb #e2115004
 @dataclass(frozen=True)
 class Recipe:
     "One experiment. None: the framework's own value for this image size."
     dataset: str = 'photos' # a name, 'folder:PATH' or 'zip:PATH'
-    encoder: str = 'resnet18'
-    framework: str = 'simsiam'
-    technique: str|None = None
-    encoder_args: dict = field(default_factory=dict)
-    framework_args: dict = field(default_factory=dict)
-    technique_args: dict = field(default_factory=dict)
+    encoder: str = 'resnet18' # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
+    framework: str = 'simsiam' # a name, or 'package.module.Class'
+    technique: str|None = None # a name, or 'package.module.Class'; None: dense
+    encoder_args: dict = field(default_factory=dict) # as JSON: patch_size, depth, channels, stem, …
+    framework_args: dict = field(default_factory=dict) # as JSON: temperature, prototypes, …
+    technique_args: dict = field(default_factory=dict) # as JSON
     init: str|None = None # 'pretrained' or a checkpoint
     image_size: int|None = None # px; None: the data set's
-    local_views: int = 0
+    local_views: int = 0 # small crops beside the two global ones, for frameworks that take them
     local_size: int|None = None # px; None: 96 for 224
-    epochs: int|None = None
+    epochs: int|None = None # of training
     batch_size: int|None = None # of all processes together, before accumulation
-    optimizer: str|None = None
+    optimizer: str|None = None # sgd, adamw or lars
     lr: float|None = None # for 256 images
-    weight_decay: float|None = None
+    weight_decay: float|None = None # at the start
     weight_decay_end: float|None = None # after a cosine over the training; None: constant
-    warmup_epochs: float|None = None
-    accumulate: int = 1
+    warmup_epochs: float|None = None # of the learning rate, linear
+    accumulate: int = 1 # batches for one optimiser step
     clip: float|None = None # max gradient norm
-    precision: str = '32'
-    channels_last: bool = False
+    precision: str = '32' # or bf16, fp16 (on a GPU)
+    channels_last: bool = False # memory format; faster convolutions
     subset: int|None = None # use this many images for training (and as many for the probe)
-    test_subset: int|None = None
+    test_subset: int|None = None # test on this many images
     evaluate_every: int|None = None # epochs between kNN scores; None: ten in a training, 0: at the end only
     k: int = 20 # of the kNN during training
     temperature: float = .07 # of kNN
     probe: str|None = 'dual_gating' # protocol of the linear probe
     probe_crops: int = 0 # sets of random crops for the probe
-    seed: int = 0
+    seed: int = 0 # of everything random
 
 # %% ../nbs/08_runs.ipynb #2737d484
 def matches(value, kind) -> bool:

@@ -1,5 +1,5 @@
 "README.md from nbs/index.ipynb: its prose, code and text outputs. `--check` only compares."
-import json, sys
+import json, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +15,8 @@ def render() -> str:
         if any(shown): parts.append('```\n' + '\n'.join(s for s in shown if s) + '\n```')
     text = '\n\n'.join(parts) + '\n'
     for folder in ('frameworks', 'tutorials', 'experiments'): text = text.replace(f']({folder}/', f'](nbs/{folder}/')
-    return text.replace('](../', '](').replace("'../results", "'results").replace('](0', '](nbs/0')
+    text = re.sub(r'\]\((?=\d\d_)', '](nbs/', text)
+    return text.replace('](../', '](').replace("'../results", "'results")
 
 
 if __name__ == '__main__':

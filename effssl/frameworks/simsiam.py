@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from ..objectives import Framework, Objective, mlp
 
-# %% ../../nbs/frameworks/11_simsiam.ipynb #3063a8c5
+# %% ../../nbs/frameworks/11_simsiam.ipynb #827ebb9b
 class SimSiamObjective(Objective):
     "Projector, predictor, negative cosine."
-    def __init__(self, dim:int, width:int=2048, layers:int=3, # of the projector
-                 bottleneck:int|None=None): # of the predictor; None: width // 4
+    def __init__(self, dim:int, # of the features
+                 width:int=2048, # of the projector
+                 layers:int=3, # of the projector
+                 bottleneck:int|None=None): # width of the predictor's hidden layer; None: width // 4
         super().__init__(dim, width=width, layers=layers, bottleneck=bottleneck)
         self.projector = mlp(dim, *[width]*layers, last_norm=True, last_affine=False)
         self.predictor = mlp(width, bottleneck or width//4, width)

@@ -1,11 +1,11 @@
 "Two small, real runs on embedded photographs through `50_pretrain`; prints one table and names what was written."
-import os, sys, time
+import sys, time
 from pathlib import Path
 
-import papermill
-from effssl.runs import complete, load, recipe, run_id, summary
+from effssl.runs import complete, load, recipe, summary
+from effssl.sweep import run_notebook
 
-HERE, OUT = Path(__file__).parent, Path('runs')/'demo'
+OUT = Path('runs')/'demo'
 RUNS = [
     dict(framework='simsiam', encoder='timm:resnet18', encoder_args={'channels': [32, 64, 128, 256], 'stem': 'imagenet'},
          framework_args={'width': 256}, lr=.2, epochs=8),
@@ -14,26 +14,15 @@ RUNS = [
 SHARED = dict(dataset='photos', batch_size=128, channels_last=True, subset=None)
 
 
-def execute(values):
-    "Run the notebook with these parameters; the executed copy goes into the run's folder, under its final name when it is done."
-    folder = OUT/run_id(complete(recipe(values)))
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder/'run.part.ipynb'
-    papermill.execute_notebook(HERE/'50_pretrain.ipynb', part, {**values, 'out': str(OUT)}, kernel_name='python3', progress_bar=False,
-                               stdout_file=sys.stdout, stderr_file=sys.stderr, request_save_on_cell_execute=False)
-    os.replace(part, folder/'run.ipynb')
-    return folder
-
-
 def main():
     start, folders = time.time(), []
     for values in RUNS:
         print(f"\n== {values['framework']} with {values['encoder']} on embedded photographs ==", flush=True)
-        folders.append(execute({**SHARED, **values}))
+        folders.append(run_notebook(complete(recipe(SHARED, **values)), OUT, log=sys.stdout).parent)
     table = summary(load(f'{OUT}/*')[lambda d: d.id.isin([f.name for f in folders])])
     print('\nkNN: k=20, cosine, temperature 0.07; linear: SGD, 100 epochs, offline, last epoch; 720 test patches of 20 photographs.')
     print(table.T.to_string(header=False))
-    print('\nwritten:', *(f'  {p}' for f in folders for p in sorted(f.iterdir())), f'{time.time() - start:.0f} s in all', sep='\n')
+    print('\nwritten:', *(f'  {p}' for f in folders for p in sorted(f.iterdir()) if p.name[0] != '.'), f'{time.time() - start:.0f} s in all', sep='\n')
 
 
 if __name__ == '__main__': main()
