@@ -402,8 +402,8 @@ def reevaluate(folder, # of a finished run
     write_json(Path(folder)/f'evaluate-{asked["dataset"].rpartition("/")[2].replace(":", "-")}-{name}.json', found)
     return found
 
-# %% ../nbs/08_runs.ipynb #cec701b5
-RUN_ARGS = dict(out=str, device=str, progress=str|None)  # parameters of `run` beside the recipe
+# %% ../nbs/08_runs.ipynb #f0a7d804
+RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int)  # parameters of `run` beside the recipe
 
 def recipe_of(namespace:dict) -> tuple[Recipe, dict]:
     "Recipe and arguments for `run` from a notebook's globals. Call it before anything else is defined."
@@ -411,7 +411,7 @@ def recipe_of(namespace:dict) -> tuple[Recipe, dict]:
     values = {k: v for k, v in namespace.items() if not k.startswith('_') and k not in skip and not callable(v) and not inspect.ismodule(v)}
     args = {k: values.pop(k) for k in RUN_ARGS if k in values}
     for k, v in args.items():
-        if not matches(v, RUN_ARGS[k]): raise ValueError(f'parameter {k} is {v!r}, but must be text')
+        if not matches(v, RUN_ARGS[k]): raise ValueError(f'parameter {k} is {v!r}, but must be {"a number" if RUN_ARGS[k] is int else "text"}')
     known = {f.name for f in fields(Recipe)} | set(RUN_ARGS)
     for k in values:
         if k not in known: raise unknown('parameter', k, known)

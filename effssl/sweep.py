@@ -129,7 +129,7 @@ def show_plan(table:pd.DataFrame) -> str:
                                       f'one after the other on this machine (evaluation comes on top)')
     return '\n'.join([text, '', *lines])
 
-# %% ../nbs/10_sweep.ipynb #f6163e2a
+# %% ../nbs/10_sweep.ipynb #3746b4b4
 NOTEBOOK = Path(effssl.__file__).parent.parent/'nbs'/'experiments'/'50_pretrain.ipynb'
 
 def run_notebook(r:Recipe, # complete
@@ -137,7 +137,7 @@ def run_notebook(r:Recipe, # complete
     "Execute the pretraining notebook for a recipe; its path. Raises what papermill raises, the notebook kept as `.failed`."
     papermill = need('papermill')
     if not NOTEBOOK.exists(): raise FileNotFoundError(f'no notebook at {str(NOTEBOOK)!r}: install effssl from a checkout, pip install -e .')
-    values, has = {**asdict(r), 'out': str(out), 'device': device, 'progress': 'plain'}, set(papermill.inspect_notebook(NOTEBOOK))
+    values, has = {**asdict(r), 'out': str(out), 'device': device, 'progress': 'plain', 'processes': 1}, set(papermill.inspect_notebook(NOTEBOOK))
     if has != set(values): raise ValueError(f'parameters of {NOTEBOOK.name} are not those of a recipe: {", ".join(sorted(has ^ set(values)))}')
     folder = Path(out)/run_id(r); folder.mkdir(parents=True, exist_ok=True)
     part, done, failed = (folder/f'pretrain{s}.ipynb' for s in ('.part', '', '.failed'))
@@ -173,13 +173,15 @@ def pool(workers:int):
         raise
     finally: executor.shutdown(cancel_futures=True)
 
-# %% ../nbs/10_sweep.ipynb #f29fcaf3
+# %% ../nbs/10_sweep.ipynb #41f96345
 def drain(executor, queue:deque, width:int, submit, told):
     "Keep `width` runs of the queue under way; `told(id, row)` when one ends. Returns early if the executor breaks."
     flying, broken = {}, False
     while flying or queue and not broken:
         while queue and len(flying) < width and not broken:
-            i = queue.popleft(); flying[submit(executor, i)] = i
+            i = queue.popleft()
+            try: flying[submit(executor, i)] = i
+            except BrokenExecutor: queue.appendleft(i); broken = True
         for future in wait(flying, return_when=FIRST_COMPLETED).done:
             try: row = future.result()
             except Exception as e:  # not of the run, which tells its own, but of the worker
@@ -201,9 +203,11 @@ def sweep(recipes, # an iterable of `Recipe`
         def told(i, row):
             rows[i] = dict(id=i, tries=rows[i].get('tries', 0) + 1) | row
             again = row['state'] == 'died' and rows[i]['tries'] == 1
-            shown.update(not again); shown.write(f'{i}: {row["state"]} {row.get("error", "")} {"– to be resumed" if again else ""}'.strip(), file=sys.stderr)
+            shown.update(not again)
+            shown.write(f'{i}: {row["state"]} {row.get("error", "")}{" – to be resumed" if again else ""}', file=sys.stderr)
         while queue:
             with hold(workers) as ex: drain(ex, queue, width, submit, told)
+            if executor and queue: raise RuntimeError(f'the executor broke with {len(queue)} runs to go: sweep again with a new one')
         for i in [i for i, row in rows.items() if row['state'] == 'died']:
             with hold(1) as ex: drain(ex, deque([i]), 1, submit, told)
     return pd.DataFrame([row | accuracy(Path(out)/i/'run.json') for i, row in rows.items()])
