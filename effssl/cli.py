@@ -35,7 +35,7 @@ def setting(text:str) -> tuple:
     try: return name, json.loads(value)
     except ValueError: return name, value
 
-# %% ../nbs/11_cli.ipynb #958af6b5
+# %% ../nbs/11_cli.ipynb #55694f04
 def parser() -> argparse.ArgumentParser:
     "The command line."
     comments = dict(re.findall(r'^ +(\w+): .*# (.+)$', inspect.getsource(Recipe).replace('%', '%%'), re.M))
@@ -55,8 +55,7 @@ def parser() -> argparse.ArgumentParser:
     coster.add_argument('--assumed-share', type=float, help='share removed, for techniques where it depends on the data')
     trainer.add_argument('--processes', type=int, default=1, help='that share each batch, one a GPU')
     for v in (trainer, sweeper): v.add_argument('--out', default='runs', help='folder of all runs'); v.add_argument('--device', default='auto')
-    sweeper.add_argument('grid', metavar='GRID.yml')
-    sweeper.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
+    sweeper.add_argument('grid', metavar='GRID.yml'); sweeper.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
     sweeper.add_argument('--dry-run', action='store_true', help='check names, types and data, estimate FLOPs and time, run nothing')
     return p
 

@@ -52,15 +52,13 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #35e501d6
+# %% ../nbs/05_objectives.ipynb #8d4790ae
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
-    augs, views = 'mocov2', 2 # view recipe of the paper, and how many
-    recipes = {} # 'cifar' and 'imagenet' -> dict of training settings
+    augs, views, recipes = 'mocov2', 2, {} # view recipe of the paper, and how many; 'cifar' and 'imagenet' -> dict of training settings
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
                  momentum:float|None=None): # start of the target's momentum; its end is 1 (cosine)
-        super().__init__()
-        self.encoder, self.objective, self.techniques, self.momentum = encoder, objective, nn.ModuleList(techniques), momentum
+        super().__init__(); self.encoder, self.objective, self.techniques, self.momentum = encoder, objective, nn.ModuleList(techniques), momentum
         for t in self.techniques: t.setup(self)
         self.target = None if momentum is None else steady(copy.deepcopy(encoder)).requires_grad_(False)
     def branches(self, views:list[View]) -> tuple[list[Branch], list[tuple[int, int]]]:
@@ -85,7 +83,7 @@ class Framework(nn.Module):
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
 
-# %% ../nbs/05_objectives.ipynb #84387437
+# %% ../nbs/05_objectives.ipynb #b68b35fe
 def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branch:
     "Views, one or a stack, at the door of an encoder: normalised, their pixels and geometry beside them."
     x, matrix = (torch.cat([getattr(views[n], k) for n in numbers]) for k in ('x', 'matrix'))
@@ -110,6 +108,7 @@ def momentum_pairs(encoder, target, views) -> tuple[list[Branch], list[tuple[int
     online, others = sum(groups, []), sum(targets, [])
     return branches, [(i, len(online) + j) for i, v in enumerate(online) for j, w in enumerate(others) if v != w]
 
+# %% ../nbs/05_objectives.ipynb #bcc6aafc
 def steady(module:nn.Module) -> nn.Module:
     "Without dropout and stochastic depth: a target is a steady teacher (DINO's code)."
     for m in module.modules():

@@ -241,7 +241,7 @@ def load_data(r:Recipe) -> tuple[Images, Images, Images]:
         raise ValueError(f'batch_size {r.batch_size} is larger than the {len(pretrain)} images of {r.dataset!r}: lower it')
     return pretrain, train, test
 
-# %% ../nbs/08_runs.ipynb #7f4602c7
+# %% ../nbs/08_runs.ipynb #c77eae2f
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None,
         processes:int=1) -> dict: # that share each batch, one a GPU
@@ -267,6 +267,7 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
         write_json(path, record | dict(status='complete'))
     return finished(path)
 
+# %% ../nbs/08_runs.ipynb #3ab815f3
 def finished(path:Path) -> dict|None:
     "The record of a run that is complete, with its folder."
     record = json.loads(path.read_text()) if path.exists() else {}

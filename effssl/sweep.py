@@ -173,7 +173,7 @@ def pool(workers:int):
         raise
     finally: executor.shutdown(cancel_futures=True)
 
-# %% ../nbs/10_sweep.ipynb #41f96345
+# %% ../nbs/10_sweep.ipynb #46480ad7
 def drain(executor, queue:deque, width:int, submit, told):
     "Keep `width` runs of the queue under way; `told(id, row)` when one ends. Returns early if the executor breaks."
     flying, broken = {}, False
@@ -189,6 +189,7 @@ def drain(executor, queue:deque, width:int, submit, told):
                 row = dict(state='died', error=f'{type(e).__name__}: the worker was killed, perhaps out of memory')
             told(flying.pop(future), row)
 
+# %% ../nbs/10_sweep.ipynb #3c921673
 def sweep(recipes, # an iterable of `Recipe`
           out='runs', executor=None, # any `concurrent.futures.Executor`; None: a pool of `workers` processes
           workers:int=1, device:str='auto', bar:bool=False) -> pd.DataFrame: # a row for each run: id, state, tries, seconds, error, kNN %

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'lr_factor', 'Pretrain', 'NonFiniteLoss', 'clock', 'configure_optimizers',
-           'watch', 'check_finite', 'on_train_epoch_start', 'on_train_batch_start', 'on_train_batch_end',
-           'on_train_epoch_end', 'on_save_checkpoint', 'on_load_checkpoint', 'Stopwatch', 'write_atomic', 'AtomicIO',
-           'KeepLast', 'loader', 'as_it_is', 'ranks', 'spread', 'pick_device', 'fit', 'quiet', 'Bar']
+           'watch', 'check_finite', 'on_before_optimizer_step', 'on_train_epoch_start', 'on_train_batch_start',
+           'on_train_batch_end', 'on_train_epoch_end', 'on_save_checkpoint', 'on_load_checkpoint', 'Stopwatch',
+           'write_atomic', 'AtomicIO', 'KeepLast', 'loader', 'as_it_is', 'ranks', 'spread', 'pick_device', 'fit',
+           'quiet', 'Bar']
 
 # %% ../nbs/06_train.ipynb #d618ae45
 import logging, math, os, time, warnings
@@ -42,7 +43,7 @@ def lr_factor(step:int, total:int, warmup:int) -> float:
     if step < warmup: return (step + 1)/warmup
     return .5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
-# %% ../nbs/06_train.ipynb #0fd29b1e
+# %% ../nbs/06_train.ipynb #422818fa
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
@@ -69,11 +70,6 @@ class Pretrain(L.LightningModule):
         with SyncBatchNorm(): loss = self.framework(walk)
         self.watch(loss, walk)
         return loss
-    def on_before_optimizer_step(self, optimizer):
-        self.framework.before_step(self.current_epoch)
-        start, end, t = self.optim['weight_decay'], self.weight_decay_end, self.clock(0)['progress']
-        for g in optimizer.param_groups:
-            if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*t))/2
     def optimizer_step(self, *args, **kw):
         super().optimizer_step(*args, **kw)
         self.framework.after_step(min(1., self.global_step/self.trainer.estimated_stepping_batches))
@@ -111,7 +107,14 @@ def check_finite(self:Pretrain):
     raise NonFiniteLoss(f'the loss is {self.losses[-50:][bad[0].item()].item()} at step {step} (epoch {self.current_epoch}); '
         f'last finite checkpoint: {last or "none yet"}. Lower lr ({self.optim["lr"]:g}), lengthen the warm-up, or clip gradients (clip=1).')
 
-# %% ../nbs/06_train.ipynb #79215cf8
+# %% ../nbs/06_train.ipynb #b005658e
+def on_before_optimizer_step(self:Pretrain, optimizer):
+    "Objectives look at their gradients; the weight decay moves on."
+    self.framework.before_step(self.current_epoch)
+    start, end, t = self.optim['weight_decay'], self.weight_decay_end, self.clock(0)['progress']
+    for g in optimizer.param_groups:
+        if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*t))/2
+
 def on_train_epoch_start(self:Pretrain): self.losses, self.stds, self.watch_time = [], [], Stopwatch(self.device)
 def on_train_batch_start(self:Pretrain, *_): self.watch_time.start()
 def on_train_batch_end(self:Pretrain, *_): self.watch_time.stop()
@@ -131,8 +134,8 @@ def on_train_epoch_end(self:Pretrain):
 def on_save_checkpoint(self:Pretrain, checkpoint): checkpoint['history'] = self.history
 def on_load_checkpoint(self:Pretrain, checkpoint): self.history = checkpoint['history']
 
-for fn in (clock, configure_optimizers, watch, check_finite, on_train_epoch_start, on_train_batch_start, on_train_batch_end,
-           on_train_epoch_end, on_save_checkpoint, on_load_checkpoint): setattr(Pretrain, fn.__name__, fn)
+for fn in (clock, configure_optimizers, watch, check_finite, on_before_optimizer_step, on_train_epoch_start, on_train_batch_start,
+           on_train_batch_end, on_train_epoch_end, on_save_checkpoint, on_load_checkpoint): setattr(Pretrain, fn.__name__, fn)
 
 # %% ../nbs/06_train.ipynb #5bb04bff
 class Stopwatch:
@@ -173,7 +176,7 @@ class KeepLast(ModelCheckpoint):
     def __init__(self, folder):
         super().__init__(folder, 'last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
 
-# %% ../nbs/06_train.ipynb #e00a8a5e
+# %% ../nbs/06_train.ipynb #a9a682d0
 def loader(data:Images, batch_size:int, # of this process
            seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
     "Shuffled batches of a set, an order for each (seed, epoch); workers only where files must be decoded."
@@ -188,6 +191,7 @@ def as_it_is(batch):
     "`Images` gives whole batches; nothing is left to collate."
     return batch
 
+# %% ../nbs/06_train.ipynb #b6515ade
 def ranks() -> tuple[int, int]:
     "Rank and number of the processes that torchrun started; (0, 1) without it."
     return (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if 'TORCHELASTIC_RUN_ID' in os.environ else (0, 1)
