@@ -153,13 +153,12 @@ def average(x:Tensor) -> Tensor:
     if world()[1] > 1: dist.all_reduce(x); x /= world()[1]
     return x
 
-# %% ../nbs/05_objectives.ipynb #c7156db2
+# %% ../nbs/05_objectives.ipynb #2e09d1d8
 class SyncBatchNorm(TorchFunctionMode):
     "Inside `with SyncBatchNorm():` training-mode `F.batch_norm` uses the joint batch of all processes, whose parts are of one size."
     def __torch_function__(self, fn, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if fn is not F.batch_norm or world()[1] == 1: return fn(*args, **kwargs)
-        return joint_batch_norm(*args, **kwargs)
+        return (joint_batch_norm if fn is F.batch_norm else fn)(*args, **kwargs)
 
 def joint_batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=.1, eps=1e-5) -> Tensor:
     "`F.batch_norm` over the rows of all processes; differentiable."

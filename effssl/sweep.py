@@ -6,7 +6,7 @@
 __all__ = ['COUNTS', 'NOTEBOOK', 'read_grid', 'expand', 'count', 'data_state', 'builds', 'network', 'plan_one', 'state', 'plan',
            'step_cost', 'estimate', 'show_plan', 'run_notebook', 'attempt', 'pool', 'drain', 'sweep', 'accuracy']
 
-# %% ../nbs/10_sweep.ipynb #31b4d775
+# %% ../nbs/10_sweep.ipynb #957f4472
 import itertools, json, math, multiprocessing, os, signal, sys, time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
@@ -20,18 +20,13 @@ import pandas as pd
 import effssl
 from .cost import seconds
 from .data import EMBEDDED, FOLDERS, Tree, load, locate, need, tree_split, unknown
-from .runs import Recipe, build, complete, cost, finished, random_views, recipe, run_id
+from .runs import Recipe, build, complete, cost, finished, random_views, read_yaml, recipe, run_id
 from .train import pick_device
 
-# %% ../nbs/10_sweep.ipynb #9e6e43fd
+# %% ../nbs/10_sweep.ipynb #30b91c96
 def read_grid(path) -> list[dict]:
     "The runs of a grid file as parameters, one dictionary each. Raises FileNotFoundError or ValueError."
-    import yaml
-    try: grid = yaml.safe_load(Path(path).read_text())
-    except OSError as e: raise FileNotFoundError(f'no grid file at {str(path)!r}') from e
-    except yaml.YAMLError as e: raise ValueError(f'{str(path)!r} is not YAML: {e}') from e
-    if not isinstance(grid, dict): raise ValueError(f'{str(path)!r} must hold base, rows or grid, each optional')
-    return expand(**grid)
+    return expand(**read_yaml(path, 'grid', 'base, rows or grid, each optional'))
 
 def expand(base:dict|None=None, # parameters of all runs
            rows:list[dict]|None=None, # what each line of the table changes
@@ -73,7 +68,7 @@ def network(r:Recipe) -> str:
     same = dict(seed=0, epochs=1, lr=0., batch_size=2, subset=None, weight_decay=0., warmup_epochs=0., dataset='', init=None)
     return json.dumps(asdict(replace(r, **same)), sort_keys=True)
 
-# %% ../nbs/10_sweep.ipynb #f472c050
+# %% ../nbs/10_sweep.ipynb #3bbe19a9
 def plan_one(values:dict, out) -> dict:
     "One row of a plan: id, problem or '', data, images, state, recipe."
     row = dict(id='', problem='', data='', images=0, state='', recipe=None)
@@ -89,7 +84,7 @@ def plan_one(values:dict, out) -> dict:
 def state(folder:Path) -> str:
     "'new', 'finished', or what an earlier attempt left."
     if not (folder/'run.json').exists(): return 'new'
-    return 'finished' if finished(folder/'run.json') else 'resumes' if (folder/'last.ckpt').exists() else 'starts again'
+    return 'finished' if finished(folder) else 'resumes' if (folder/'last.ckpt').exists() else 'starts again'
 
 def plan(runs:list[dict], out='runs') -> pd.DataFrame:
     "A row for each run: id, what sets it apart, problem, data, images, state, recipe. Equal runs are one."
@@ -189,14 +184,14 @@ def drain(executor, queue:deque, width:int, submit, told):
                 row = dict(state='died', error=f'{type(e).__name__}: the worker was killed, perhaps out of memory')
             told(flying.pop(future), row)
 
-# %% ../nbs/10_sweep.ipynb #3c921673
+# %% ../nbs/10_sweep.ipynb #75affa1f
 def sweep(recipes, # an iterable of `Recipe`
           out='runs', executor=None, # any `concurrent.futures.Executor`; None: a pool of `workers` processes
           workers:int=1, device:str='auto', bar:bool=False) -> pd.DataFrame: # a row for each run: id, state, tries, seconds, error, kNN %
     "Run what is not finished, each as a notebook. Raises ValueError for a bad recipe before anything runs."
     runs = {run_id(r): r for r in map(complete, recipes)}
     rows = {i: dict(id=i, state='finished before') for i in runs}
-    queue = deque(i for i in runs if not finished(Path(out)/i/'run.json'))
+    queue = deque(i for i in runs if not finished(Path(out)/i))
     threads = None if executor else max(1, (os.cpu_count() or 1)//workers)
     hold, width = (lambda n: nullcontext(executor), len(runs)) if executor else (pool, workers)
     submit = lambda ex, i: ex.submit(attempt, runs[i], out, device, threads)
@@ -211,9 +206,9 @@ def sweep(recipes, # an iterable of `Recipe`
             if executor and queue: raise RuntimeError(f'the executor broke with {len(queue)} runs to go: sweep again with a new one')
         for i in [i for i, row in rows.items() if row['state'] == 'died']:
             with hold(1) as ex: drain(ex, deque([i]), 1, submit, told)
-    return pd.DataFrame([row | accuracy(Path(out)/i/'run.json') for i, row in rows.items()])
+    return pd.DataFrame([row | accuracy(Path(out)/i) for i, row in rows.items()])
 
-def accuracy(path:Path) -> dict:
+def accuracy(folder:Path) -> dict:
     "The kNN accuracy of a finished run, in percent, with its protocol."
-    record = finished(path)
+    record = finished(folder)
     return {'kNN %': (s := record['scores'][f"knn{record['recipe']['k']}"])['accuracy'], 'protocol': s['protocol']} if record else {}

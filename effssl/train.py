@@ -6,9 +6,9 @@
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'lr_factor', 'Pretrain', 'NonFiniteLoss', 'Stopwatch', 'write_atomic',
            'AtomicIO', 'KeepLast', 'loader', 'as_it_is', 'ranks', 'spread', 'pick_device', 'fit', 'quiet', 'Bar']
 
-# %% ../nbs/06_train.ipynb #d618ae45
+# %% ../nbs/06_train.ipynb #2c76685f
 import logging, math, os, time, warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, unknown
 from .lockstep import key_seed
-from .objectives import Framework, SyncBatchNorm, average, feature_std
+from .objectives import Framework, SyncBatchNorm, average, feature_std, world
 from .views import make_views
 
 # %% ../nbs/06_train.ipynb #398d8e70
@@ -40,7 +40,7 @@ def lr_factor(step:int, total:int, warmup:int) -> float:
     if step < warmup: return (step + 1)/warmup
     return .5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
-# %% ../nbs/06_train.ipynb #422818fa
+# %% ../nbs/06_train.ipynb #9971a48f
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
@@ -64,7 +64,7 @@ class Pretrain(L.LightningModule):
     def training_step(self, views, batch_idx):
         torch.manual_seed(key_seed(self.seed, self.global_step, batch_idx, self.global_rank, 'dropout'))
         walk = self.framework.walk(views, **self.clock(batch_idx))
-        with SyncBatchNorm(): loss = self.framework(walk)
+        with SyncBatchNorm() if world()[1] > 1 else nullcontext(): loss = self.framework(walk)  # one process pays nothing for it
         self.watch(loss, walk)
         return loss
     def optimizer_step(self, *args, **kw):

@@ -2,9 +2,15 @@
 import json, os, subprocess, sys
 
 import pytest, torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
 
 import two
 from conftest import ROOT
+from effssl.frameworks.simclr import nt_xent
+from effssl.objectives import gather, world
 from effssl.runs import recipe, run
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
@@ -49,3 +55,34 @@ def test_run_shared_by_two_processes(tmp_path):
     assert shared['id'] == alone['id'] and shared['status'] == 'complete' and len(shared['history']) == 3
     assert abs(shared['history'][-1]['loss'] - alone['history'][-1]['loss']) < 1e-3
     with pytest.raises(ValueError, match='3 processes'): run(recipe(r.__dict__, seed=1), tmp_path/'two', 'cpu', None, processes=3)
+
+
+def data(): return torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))  # two views of eight samples
+
+
+def head():
+    torch.manual_seed(1)
+    return nn.Linear(12, 6)
+
+
+def worker(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{path}/store', rank=rank, world_size=2)
+    net, x = head(), data()[:, 4*rank:4*rank + 4]
+    assert world() == (rank, 2) and torch.equal(gather(x[0]), data()[0])
+    loss = nt_xent(*(F.normalize(net(v), dim=1) for v in x), .2).mean()
+    loss.backward()
+    for p in net.parameters(): dist.all_reduce(p.grad); p.grad /= 2  # what DDP does
+    dist.all_reduce(loss.detach_())
+    if rank == 0: torch.save((loss/2, [p.grad for p in net.parameters()]), f'{path}/out.pt')
+    dist.destroy_process_group()
+
+
+def test_simclr_with_gather(tmp_path):
+    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    loss, grads = torch.load(tmp_path/'out.pt')
+    net = head()
+    joint = nt_xent(*(F.normalize(net(v), dim=1) for v in data()), .2).mean()
+    joint.backward()
+    assert torch.allclose(loss, joint, atol=1e-5)
+    for g, p in zip(grads, net.parameters()): assert torch.allclose(g, p.grad, atol=1e-5)

@@ -29,7 +29,7 @@ def whole(out):
 
 
 def kernels(out):
-    "Processes whose environment or command line names this folder, or that hold a file in it."
+    "Other processes that hold a file in this folder open."
     found = []
     for p in Path('/proc').glob('[0-9]*'):
         try:
