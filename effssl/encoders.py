@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESNETS', 'VITS', 'conv_step', 'resnet_steps', 'torchvision_resnet_steps', 'timm_resnet_steps', 'attention_step',
-           'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build', 'encoder', 'checkpoint_weights',
-           'match_keys', 'pretrained_weights', 'init_weights']
+           'fill_padding', 'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build', 'encoder',
+           'checkpoint_weights', 'match_keys', 'pretrained_weights', 'init_weights']
 
 # %% ../nbs/03_encoders.ipynb #1582279d
 from pathlib import Path
@@ -62,7 +62,7 @@ def timm_resnet_steps(encoder:timm_resnet.ResNet) -> list[Step]:
     def pool(b): b.x = encoder.forward_head(b.x)
     return resnet_steps(encoder, stem, after, pool)
 
-# %% ../nbs/03_encoders.ipynb #d08fc221
+# %% ../nbs/03_encoders.ipynb #d5f1bbb1
 def attention_step(block:timm_vit.Block) -> callable:
     "A function that runs attention with its residual sum, keeping queries and keys."
     def run(b:Branch):
@@ -72,12 +72,18 @@ def attention_step(block:timm_vit.Block) -> callable:
         b.qk = q[0], k[0]
     return run
 
+def fill_padding(x:Tensor, key_mask:Tensor, prefix:int) -> Tensor: # (B,N,D)
+    "Padding tokens set to the mean of the sample's patch tokens, so that a mean over all is the mean of the real ones."
+    real = key_mask[:, prefix:, None]
+    mean = (x[:, prefix:]*real).sum(1, keepdim=True)/real.sum(1, keepdim=True)
+    return torch.cat([x[:, :prefix], torch.where(real, x[:, prefix:], mean.to(x.dtype))], 1)
+
 def mlp_step(block:timm_vit.Block) -> callable:
     "A function that runs the MLP with its residual sum."
     def run(b:Branch): b.x = b.x + block.drop_path2(block.ls2(block.mlp(block.norm2(b.x))))
     return run
 
-# %% ../nbs/03_encoders.ipynb #649c6eb0
+# %% ../nbs/03_encoders.ipynb #3a007d0f
 @steps.register
 def vit_steps(encoder:timm_vit.VisionTransformer) -> list[Step]:
     "timm's VisionTransformer (ViT, DeiT, DINOv2). Raises TypeError for blocks of another make."
@@ -89,7 +95,9 @@ def vit_steps(encoder:timm_vit.VisionTransformer) -> list[Step]:
     def norm(b):
         b.x = encoder.norm(b.x)
         b.tokens = b.x[:, encoder.num_prefix_tokens:]
-    def pool(b): b.x = encoder.forward_head(b.x)
+    def pool(b):
+        x = b.x if b.key_mask is None else fill_padding(b.x, b.key_mask, encoder.num_prefix_tokens)
+        b.x = encoder.forward_head(x)
     blocks = [s for i, m in enumerate(encoder.blocks) for s in
               (Step(f'blocks.{i}.attn', attention_step(m), i + 1, m.attn), Step(f'blocks.{i}.mlp', mlp_step(m), i + 1, m.mlp))]
     return [Step('patch', patch, 0, encoder.patch_embed), Step('embed', positions), *blocks,

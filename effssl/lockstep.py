@@ -54,7 +54,7 @@ def steps(encoder:nn.Module) -> list[Step]:
     "The steps of an encoder; register a function for a family of your own. Raises TypeError for an unknown one."
     raise TypeError(f'no steps are known for {type(encoder).__name__}: register them with @steps.register, as 02_lockstep shows')
 
-# %% ../nbs/02_lockstep.ipynb #a8559658
+# %% ../nbs/02_lockstep.ipynb #97f31d8f
 @dataclass
 class Walk:
     "One forward pass of all branches, and where in the training it is."
@@ -69,6 +69,7 @@ class Walk:
     seed: int = 0 # of the training
     rank: int = 0 # of this process
     until: str|None = None # name of the last step to run; None: all
+    notes: dict = field(default_factory=dict) # name -> 0-d tensor that a technique wants in the record, averaged over an epoch
 
     @property
     def views(self) -> list[tuple[Branch, Tensor]]:

@@ -40,7 +40,7 @@ def lr_factor(step:int, total:int, warmup:int) -> float:
     if step < warmup: return (step + 1)/warmup
     return .5*(1 + math.cos(math.pi*(step - warmup)/max(1, total - warmup)))
 
-# %% ../nbs/06_train.ipynb #9971a48f
+# %% ../nbs/06_train.ipynb #0e5cd937
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
@@ -55,7 +55,7 @@ class Pretrain(L.LightningModule):
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         self.weight_decay_end = weight_decay if weight_decay_end is None else weight_decay_end
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
-        self.history, self.losses, self.stds = [], [], []
+        self.history, self.losses, self.stds, self.notes = [], [], [], []
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return (batch[0].to(device, non_blocking=True), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -74,7 +74,7 @@ class Pretrain(L.LightningModule):
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
 
-# %% ../nbs/06_train.ipynb #37894680
+# %% ../nbs/06_train.ipynb #6b068836
 def clock(self:Pretrain, batch_idx:int) -> dict:
     "Where in the training this step is."
     last = max(1, self.trainer.estimated_stepping_batches - 1)
@@ -92,7 +92,7 @@ def configure_optimizers(self:Pretrain):
 
 def watch(self:Pretrain, loss:Tensor, walk):
     "Keep the loss and the features' spread; look at the loss at once on a CPU, every 50 steps on a GPU (no waiting for it)."
-    self.losses.append(loss.detach())
+    self.losses.append(loss.detach()); self.notes.append(walk.notes)
     if len(self.losses) % 10 == 1: self.stds.append(walk.branches[0].x.detach())
     if loss.device.type == 'cpu' or len(self.losses) % 50 == 0: self.check_finite()
 
@@ -105,7 +105,7 @@ def check_finite(self:Pretrain):
     raise NonFiniteLoss(f'the loss is {self.losses[-50:][bad[0].item()].item()} at step {step} (epoch {self.current_epoch}); '
         f'last finite checkpoint: {last or "none yet"}. Lower lr ({self.optim["lr"]:g}), lengthen the warm-up, or clip gradients (clip=1).')
 
-# %% ../nbs/06_train.ipynb #65894bc8
+# %% ../nbs/06_train.ipynb #82141491
 def on_before_optimizer_step(self:Pretrain, optimizer):
     "Objectives look at their gradients; the weight decay moves on."
     self.framework.before_step(self.current_epoch)
@@ -113,7 +113,7 @@ def on_before_optimizer_step(self:Pretrain, optimizer):
     for g in optimizer.param_groups:
         if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*t))/2
 
-def on_train_epoch_start(self:Pretrain): self.losses, self.stds, self.watch_time = [], [], Stopwatch(self.device)
+def on_train_epoch_start(self:Pretrain): self.losses, self.stds, self.notes, self.watch_time = [], [], [], Stopwatch(self.device)
 def on_train_batch_start(self:Pretrain, *_): self.watch_time.start()
 def on_train_batch_end(self:Pretrain, *_): self.watch_time.stop()
 
@@ -123,6 +123,7 @@ def on_train_epoch_end(self:Pretrain):
     total, busy = self.watch_time.finish()
     row = dict(epoch=self.current_epoch + 1, loss=average(torch.stack(self.losses).mean()).item(), seconds=total, step_share=busy/total,
                feature_std=sum(map(feature_std, self.stds))/len(self.stds), lr=self.lr_schedulers().get_last_lr()[0])
+    row |= {k: average(torch.stack([n[k].detach().float() for n in self.notes]).mean()).item() for k in self.notes[0]}
     last = self.current_epoch + 1 == self.trainer.max_epochs
     if self.evaluate and self.evaluate_every and (last or (self.current_epoch + 1) % self.evaluate_every == 0):
         row |= self.evaluate(self.framework)
