@@ -12,7 +12,8 @@ from effssl.views import augmentations
 VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
 CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {}),
          'simsiam': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64}),
-         'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0})}
+         'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
+         'mocov3': ('vit_tiny_patch16_224', VIT, {'hidden': 64, 'out': 32})}
 
 
 class Seen(Technique):
