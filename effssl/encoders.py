@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESNETS', 'VITS', 'conv_step', 'resnet_steps', 'torchvision_resnet_steps', 'timm_resnet_steps', 'attention_step',
-           'fill_padding', 'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build', 'encoder',
-           'checkpoint_weights', 'match_keys', 'pretrained_weights', 'init_weights']
+           'fused_is_faster', 'fill_padding', 'mlp_step', 'vit_steps', 'encoders', 'cifar_stem', 'check_size', 'build',
+           'encoder', 'checkpoint_weights', 'match_keys', 'pretrained_weights', 'init_weights']
 
 # %% ../nbs/03_encoders.ipynb #1582279d
 from pathlib import Path
@@ -62,15 +62,21 @@ def timm_resnet_steps(encoder:timm_resnet.ResNet) -> list[Step]:
     def pool(b): b.x = encoder.forward_head(b.x)
     return resnet_steps(encoder, stem, after, pool)
 
-# %% ../nbs/03_encoders.ipynb #d5f1bbb1
+# %% ../nbs/03_encoders.ipynb #4245a625
 def attention_step(block:timm_vit.Block) -> callable:
     "A function that runs attention with its residual sum, keeping queries and keys."
     def run(b:Branch):
+        block.attn.fused_attn = fused_is_faster(b.x)
         mask = {} if b.key_mask is None else {'attn_mask': b.key_mask[:, None, None, :]}
         with tap(block.attn.q_norm) as q, tap(block.attn.k_norm) as k:
             b.x = b.x + block.drop_path1(block.ls1(block.attn(block.norm1(b.x), **mask)))
         b.qk = q[0], k[0]
     return run
+
+def fused_is_faster(x:Tensor) -> bool:
+    "Whether to use PyTorch's fused attention for tensors like `x`: everywhere but on a CPU in bf16."
+    bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu') == torch.bfloat16
+    return not (x.device.type == 'cpu' and bf16)
 
 def fill_padding(x:Tensor, key_mask:Tensor, prefix:int) -> Tensor: # (B,N,D)
     "Padding tokens set to the mean of the sample's patch tokens, so that a mean over all is the mean of the real ones."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'COLOURS', 'subplots', 'png', 'save', 'picture', 'show_image', 'matching_points', 'show_views', 'outline',
-           'show_strength', 'explore_views', 'label', 'show_convergence', 'umap_plane', 'show_plane', 'show_costs']
+           'show_strength', 'explore_views', 'show_tokens', 'trace_pruned', 'show_pruned', 'label', 'show_convergence',
+           'umap_plane', 'show_plane', 'show_costs']
 
-# %% ../nbs/09_show.ipynb #df3450b8
+# %% ../nbs/09_show.ipynb #b95b6cfc
 import io
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from .data import PHOTOS, need, photo
+from .lockstep import lockstep
+from .tokens import Trace
 from .train import write_atomic
 from .views import Aug, View, make_views, map_points
 
@@ -111,6 +114,41 @@ def explore_views():
     for c in controls.values(): c.observe(draw, 'value')
     draw()
     return w.VBox([*controls.values(), shown])
+
+# %% ../nbs/09_show.ipynb #6213b08b
+def show_tokens(ax, x:Tensor, # (3,H,W) in [0,1]
+                kept:Tensor, # (n,) positions of patches that are left; −1 for none
+                patch:int, title:str=''): # px
+    "An image whose dropped patches are greyed out."
+    rows, cols = x.shape[1]//patch, x.shape[2]//patch
+    left = torch.zeros(rows*cols, dtype=torch.bool); left[kept[kept >= 0].cpu()] = True
+    left = left.view(rows, cols).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    show_image(ax, torch.where(left, x.cpu(), torch.tensor(.88)), title)
+
+def trace_pruned(framework, views:list[View], i:int=0, # image
+                 **clock) -> tuple[list[Tensor], dict]: # epoch, epochs, … as of `Walk`
+    "Pixels of the first two views that are compared, and what is left of each, by block where something went."
+    trace, walk = Trace(), framework.walk(views, **clock)
+    with torch.no_grad(): lockstep(walk, [*framework.techniques, trace])
+    pair = [next(n for n, b in enumerate(walk.branches) if b is x) for x in walk.matched[0]]
+    kept = {block: [left[n][i] for n in pair] for block, left in trace.kept.items()}
+    counts, out = None, {}
+    for block, left in kept.items():
+        now = [(k >= 0).sum().item() for k in left]
+        if counts and now != counts: out[block] = left
+        counts = now
+    return [walk.branches[n].meta['pixels'][i] for n in pair], out
+
+def show_pruned(framework, views:list[View], i:int=0, **clock):
+    "Two views that are compared, whole and after each block that pruned them."
+    pixels, kept = trace_pruned(framework, views, i, **clock)
+    patch = framework.encoder.patch_embed.patch_size[0]
+    fig, axs = subplots(2, 1 + len(kept), width=1.6*(1 + len(kept)), height=3.3, squeeze=False)
+    for row, (x, name) in enumerate(zip(pixels, ('online', 'target'))):
+        show_image(axs[row, 0], x, name)
+        for ax, (block, left) in zip(axs[row, 1:], kept.items()):
+            show_tokens(ax, x, left[row], patch, f'block {block}: {(left[row] >= 0).sum().item()} left' if row == 0 else '')
+    return fig
 
 # %% ../nbs/09_show.ipynb #9ad98b11
 def label(run:dict) -> str:

@@ -96,7 +96,7 @@ class SimPrune(Technique):
     def start(self, walk, n, k, device):
         return torch.full((), int(start_of(n, k, place(walk, self.strategy))), device=device)
 
-# %% ../../nbs/techniques/21_simprune.ipynb #81a17689
+# %% ../../nbs/techniques/21_simprune.ipynb #f29946aa
 def match_union(o:Branch, targets:list[Branch]): # similarity (B,n), partner (B,n) in the union
     "Match a stack of local views with all tokens that are left in the views of their targets (App. C)."
     views = [(x, m) for t in targets for x, m in zip(patches(t).chunk(t.parts), live(t).chunk(t.parts))]
@@ -113,7 +113,7 @@ def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), fixed (
     if hidden is None: return *match(patches(o), patches(t), barred), None
     here = positions(t); slot = torch.zeros_like(hidden, dtype=torch.long).scatter(1, here, torch.arange(here.shape[1], device=here.device).expand_as(here))
     fixed, own = hidden.gather(1, positions(o)) & live(o), slot.gather(1, positions(o))
-    taken = torch.zeros_like(live(t)).scatter(1, own, fixed)  # by a hidden patch
+    taken = torch.zeros_like(slot[:, :here.shape[1]]).scatter_add(1, own, fixed.long()) > 0  # by a hidden patch
     similarity, partner = match(patches(o), patches(t), taken[:, None] if barred is None else barred | taken[:, None])
     with torch.no_grad(): same = F.cosine_similarity(patches(o).float(), patches(t).float().gather(1, own[..., None].expand_as(patches(t))), dim=-1)
     return torch.where(fixed, same, similarity), torch.where(fixed, own, partner), fixed
