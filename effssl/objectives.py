@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'stackable', 'momentum_pairs', 'steady', 'ema',
            'cosine_momentum', 'world', 'AllGather', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp',
-           'feature_std']
+           'PrototypeHead', 'feature_std']
 
 # %% ../nbs/05_objectives.ipynb #4a01e8da
 import copy, math
@@ -83,7 +83,7 @@ class Framework(nn.Module):
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
 
-# %% ../nbs/05_objectives.ipynb #b68b35fe
+# %% ../nbs/05_objectives.ipynb #3a70329f
 def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branch:
     "Views, one or a stack, at the door of an encoder: normalised, their pixels and geometry beside them."
     x, matrix = (torch.cat([getattr(views[n], k) for n in numbers]) for k in ('x', 'matrix'))
@@ -98,12 +98,13 @@ def stackable(encoder:nn.Module) -> bool:
     "Whether views may share a batch: nothing in the encoder mixes samples."
     return not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
 
-def momentum_pairs(encoder, target, views) -> tuple[list[Branch], list[tuple[int, int]]]:
+def momentum_pairs(encoder, target, views, order:tuple=(1, 0), # of the target's views in a stack
+                  ) -> tuple[list[Branch], list[tuple[int, int]]]:
     "Online branches of all views, target branches of the two global ones; each online view with every other target view."
     if len(views) < 2: raise ValueError(f'a momentum framework compares 2 global views and any local ones, not {len(views)}')
     local = [list(g) for _, g in groupby(range(2, len(views)), lambda n: views[n].x.shape)]
     groups = [[0, 1], *local] if stackable(encoder) else [[n] for n in range(len(views))]
-    targets = [[1, 0]] if stackable(encoder) else [[0], [1]]
+    targets = [list(order)] if stackable(encoder) else [[0], [1]]
     branches = [branch(encoder, 'online', views, *g) for g in groups] + [branch(target, 'target', views, *g) for g in targets]
     online, others = sum(groups, []), sum(targets, [])
     return branches, [(i, len(online) + j) for i, v in enumerate(online) for j, w in enumerate(others) if v != w]
@@ -189,6 +190,18 @@ def mlp(*widths:int, # of input, hidden layers and output
         if not last: layers += [nn.BatchNorm1d(b), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
         elif last_norm: layers.append(nn.BatchNorm1d(b, affine=last_affine))
     return nn.Sequential(*layers)
+
+# %% ../nbs/05_objectives.ipynb #64bfa24b
+class PrototypeHead(nn.Module):
+    "Features (B,dim) to cosines with K prototypes (B,K)."
+    def __init__(self, dim:int, hidden:int=2048, bottleneck:int=256, prototypes:int=65536):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
+        self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
+        for p in self.mlp.parameters(): nn.init.trunc_normal_(p, std=.02) if p.ndim > 1 else nn.init.zeros_(p)
+        nn.init.uniform_(self.prototypes, -bottleneck**-.5, bottleneck**-.5)
+    def forward(self, x:Tensor) -> Tensor:
+        return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(self.prototypes, dim=1))
 
 # %% ../nbs/05_objectives.ipynb #8d23b7cf
 @torch.no_grad()

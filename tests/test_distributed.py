@@ -25,7 +25,7 @@ def pair(tmp_path_factory):
     return [torch.load(out/f'{rank}.pt', weights_only=False) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize('name', two.CASES)  # SimCLR gathers negatives, SimSiam shares BatchNorm, DINO its centre, MoCo v3 gathers keys
+@pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, neighbours, Sinkhorn; SimPrune has nothing of the kind
 def test_two_processes_step_as_one(pair, name):
     (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, _ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)

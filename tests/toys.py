@@ -17,7 +17,7 @@ class RandomTokens(Technique):
         if step.name != 'embed': return
         n = walk.branches[0].x.shape[1] - 1
         keep = torch.randperm(n, generator=walk.generator('tokens'))[:round(self.share*n)].sort().values
-        for b in walk.branches: b.x = torch.cat([b.x[:, :1], b.x[:, 1 + keep]], 1)
+        for b in walk.branches: b.kept, b.x = keep.expand(len(b.x), -1), torch.cat([b.x[:, :1], b.x[:, 1 + keep]], 1)
 
 
 class RandomDepth(Technique):

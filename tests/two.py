@@ -2,10 +2,12 @@
 import sys
 
 import torch
+import torch.nn.functional as F
 from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.lockstep import Technique
 from effssl.runs import find
+from effssl.techniques.simprune import SimPrune
 from effssl.train import Pretrain, fit, ranks
 from effssl.views import augmentations
 
@@ -13,7 +15,10 @@ VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
 CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {}),
          'simsiam': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64}),
          'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
-         'mocov3': ('vit_tiny_patch16_224', VIT, {'hidden': 64, 'out': 32})}
+         'dino, simprune': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
+         'mocov3': ('vit_tiny_patch16_224', VIT, {'hidden': 64, 'out': 32}),
+         'dinov2': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
+         'dinov2, sinkhorn': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0, 'centring': 'sinkhorn'})}
 
 
 class Seen(Technique):
@@ -23,6 +28,15 @@ class Seen(Technique):
         draw = lambda *name: torch.rand((), generator=walk.generator(*name)).item()
         self.log.append(dict(rank=walk.rank, step=walk.step, micro=walk.micro, shared=draw('stage'), own=draw('crop', walk.rank),
                              pixels=[p.double().sum().item() for b in walk.branches if b.role == 'online' for p in b.meta['pixels']]))
+
+
+class MaskBright(Technique):
+    "Masks DINOv2's bright patches: a mask that depends on the crop alone, so that two processes mask as one."
+    def before(self, walk):
+        for b in walk.branches:
+            if b.role == 'online' and b.view < 2:
+                light = F.avg_pool2d(b.meta['pixels'].mean(1, True), VIT['patch_size']).flatten(1)
+                b.meta['mask'] = light > light.mean(1, True) + .1
 
 
 class Watched(Pretrain):
@@ -37,9 +51,11 @@ def train(name, seen=None, accumulate=1):
     "Three steps with the joint batch of 32; gradients of the first, the state at the end."
     encoder_name, encoder_args, args = CASES[name]
     torch.manual_seed(0)
-    cls = find('framework', name)
-    fw = cls(encoder(encoder_name, 32, **encoder_args), [seen] if seen else [], **args)
-    local = dict(local_views=2) if name == 'dino' else {}
+    cls = find('framework', name.split(',')[0])
+    own = {'dino, simprune': lambda: [SimPrune(.7, (1, 2))], 'dinov2': lambda: [MaskBright()], 'dinov2, sinkhorn': lambda: [MaskBright()]}
+    techniques = [seen] if seen else own.get(name, list)()
+    fw = cls(encoder(encoder_name, 32, **encoder_args), techniques, **args)
+    local = dict(local_views=2) if cls.augs == 'dino' else {}
     module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3)
     fit(module, take(load('digits', 'train', 32), 96, 0), 1, 32//accumulate, device='cpu', accumulate=accumulate)
     return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
