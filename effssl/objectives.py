@@ -52,10 +52,11 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #8d4790ae
+# %% ../nbs/05_objectives.ipynb #0c68f4bc
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, recipes = 'mocov2', 2, {} # view recipe of the paper, and how many; 'cifar' and 'imagenet' -> dict of training settings
+    needs_tokens = False # whether the loss looks at patch tokens too
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
                  momentum:float|None=None): # start of the target's momentum; its end is 1 (cosine)
         super().__init__(); self.encoder, self.objective, self.techniques, self.momentum = encoder, objective, nn.ModuleList(techniques), momentum

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'match', 'window', 'repair', 'place', 'start_of', 'SimPrune', 'match_union', 'match_places', 'protect',
-           'Decide', 'DynamicSimPrune', 'flops_share']
+           'Decide', 'DynamicSimPrune', 'flops_share', 'explore_pruned']
 
 # %% ../../nbs/techniques/21_simprune.ipynb #b16089ff
 import math
@@ -187,3 +187,31 @@ def flops_share(left:dict, # block, from 1 -> patch tokens left from its MLP on;
     for block in range(1, depth + 1):
         total = total + attention(now); now = left.get(block, now); total = total + mlp(now)
     return total/(depth*(attention(left[0]) + mlp(left[0])))
+
+# %% ../../nbs/techniques/21_simprune.ipynb #a865f83c
+def explore_pruned(framework, views, photos=None, # names of the views' images
+                   blocks=(4, 7, 10)):
+    "A widget: what SimPrune leaves of two views of an image, for any keep rate, progress of the training and block."
+    from effssl.data import need
+    from effssl.show import png, show_image, show_tokens, subplots, trace_pruned
+    w, plt = need('ipywidgets'), need('matplotlib.pyplot')
+    wide = dict(style={'description_width': '80px'}, layout={'width': '420px'})
+    names = photos or [str(i) for i in range(len(views[0].x))]
+    controls = dict(photo=w.Dropdown(options=names, description='photo', **wide),
+                    keep_rate=w.FloatSlider(.7, min=.3, max=1, step=.05, description='keep rate', **wide),
+                    progress=w.FloatSlider(0, min=0, max=1, step=.05, description='progress', **wide),
+                    block=w.SelectionSlider(options=list(blocks), value=blocks[-1], description='block', **wide))
+    shown, patch = w.Image(format='png'), framework.encoder.patch_embed.patch_size[0]
+    def draw(change=None):
+        v = {name: c.value for name, c in controls.items()}
+        technique = SimPrune(v['keep_rate'], blocks); technique.setup(framework)
+        before, framework.techniques = framework.techniques, nn.ModuleList([technique])
+        pixels, kept = trace_pruned(framework, views, names.index(v['photo']), epoch=round(100*v['progress']), epochs=101)
+        framework.techniques = before
+        fig, axs = subplots(1, 2, width=5.2, height=2.8)
+        for ax, x, left, name in zip(axs, pixels, kept.get(v['block'], [torch.arange(x.shape[1]*x.shape[2]//patch**2) for x in pixels]), ('online', 'target')):
+            show_tokens(ax, x, left, patch, f'{name}: {(left >= 0).sum().item()} patches after block {v["block"]}')
+        shown.value = png(fig); plt.close(fig)
+    for c in controls.values(): c.observe(draw, 'value')
+    draw()
+    return w.VBox([*controls.values(), shown])
