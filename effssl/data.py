@@ -206,15 +206,15 @@ class ReadAt:
     def __init__(self, tree:Tree, names:list[str]): self.tree, self.names = tree, names
     def __call__(self, i:int) -> Image.Image: return self.tree.image(self.names[i])
 
-# %% ../nbs/00_data.ipynb #784dd400
+# %% ../nbs/00_data.ipynb #58164fe2
 TORCHVISION = {
     'cifar10':  lambda root, s: torchvision.datasets.CIFAR10(root, s != 'test', download=True),
     'cifar100': lambda root, s: torchvision.datasets.CIFAR100(root, s != 'test', download=True),
     'stl10':    lambda root, s: torchvision.datasets.STL10(root, {'pretrain': 'unlabeled'}.get(s, s), download=True),
     'aircraft': lambda root, s: torchvision.datasets.FGVCAircraft(root, 'test' if s == 'test' else 'trainval', download=True)}
 EMBEDDED = {'photos': photos, 'digits': digits}
-FOLDERS = ('imagenet', 'imagenet100')
-SIZES = {'photos': 32, 'digits': 16, 'cifar10': 32, 'cifar100': 32, 'stl10': 96}  # px; anything else: 224
+FOLDERS = ('imagenet', 'imagenet100', 'tinyimagenet', 'cars')  # Stanford Cars are no longer where torchvision looks for them
+SIZES = {'photos': 32, 'digits': 16, 'cifar10': 32, 'cifar100': 32, 'stl10': 96, 'tinyimagenet': 64}  # px; anything else: 224
 
 def datasets() -> list[str]:
     "Names that `load` knows, beside `folder:PATH` and `zip:PATH`."

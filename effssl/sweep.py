@@ -41,8 +41,9 @@ def expand(base:dict|None=None, # parameters of all runs
         if not isinstance(v, list) or not v: raise ValueError(f'grid: {k} is {v!r}, but must be a list of values, as in {k}: [{v!r}]')
     return [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
 
-# %% ../nbs/10_sweep.ipynb #0a375ea7
-COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, imagenet=1_281_167, imagenet100=126_689)  # training images
+# %% ../nbs/10_sweep.ipynb #a9e49aff
+COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,
+              imagenet=1_281_167, imagenet100=126_689, tinyimagenet=100_000)  # training images
 
 @lru_cache
 def count(dataset:str) -> int:
@@ -93,13 +94,13 @@ def plan(runs:list[dict], out='runs') -> pd.DataFrame:
                           | plan_one(r, out) for r in runs])
     return table[~(table.id.duplicated() & (table.id != ''))].reset_index(drop=True)
 
-# %% ../nbs/10_sweep.ipynb #96b4fc55
+# %% ../nbs/10_sweep.ipynb #f1eda993
 @lru_cache
 def step_cost(what:str, device:str, n:int=8) -> tuple[float, float]:
     "FLOPs and seconds an image of one training step, on `n` images."
     r = Recipe(**json.loads(what))
     framework, augs = build(r)
-    dev = pick_device(device, r.precision)
+    dev = pick_device(device)
     views = random_views(augs, n, dev); framework.to(dev).train()
     step = lambda: framework(framework.walk(views)).backward()
     step()

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest, yaml
 
+import effssl.sweep
+from conftest import ROOT
 from effssl.cli import main
-from effssl.runs import complete, load, recipe, run_id
-from effssl.sweep import sweep
+from effssl.runs import Recipe, complete, load, make, recipe, run_id
+from effssl.sweep import plan, read_grid, sweep
 
 TINY = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
             framework_args=dict(width=32), epochs=1, batch_size=64, subset=128, test_subset=100, probe=None)
@@ -114,7 +116,8 @@ def test_dask(tmp_path):
 
 
 def test_dry_run(tmp_path, capsys):
-    path = grid(tmp_path, base=TINY, rows=[{}, {'framework': 'simclr', 'framework_args': {}}, {'framework': 'dino', 'framework_args': {'prototypes': 64}}], grid={'seed': [0, 1]})
+    path = grid(tmp_path, base=TINY, grid={'seed': [0, 1]}, rows=[
+        {}, {'framework': 'simclr', 'framework_args': {}}, {'framework': 'dino', 'framework_args': {'prototypes': 64}, 'precision': 'fp16'}])  # on any machine
     assert main(['sweep', path, '--dry-run', '--out', str(tmp_path/'runs'), '--json']) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 6 and all(r['PFLOPs'] > 0 and r['hours'] > 0 and r['state'] == 'new' for r in rows)
@@ -126,3 +129,21 @@ def test_dry_run(tmp_path, capsys):
     for text, words in (('grids: {}', 'grid'), ('grid: {seed: 1}', '[1]'), ('- x', 'base, rows or grid'), ('rows: 3', 'rows must be')):
         Path(path).write_text(text)
         assert main(['sweep', path]) == 2 and words in capsys.readouterr().err
+
+
+GRIDS = sorted((ROOT/'nbs'/'experiments'/'grids').glob('*.yml'))
+
+
+@pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
+def test_committed_grid(path, monkeypatch):
+    "Nothing would keep its runs from starting, but perhaps the data; of each technique one network is built, its other arguments are tried alone."
+    build, built = effssl.sweep.builds, set()
+    def once(what):
+        r = Recipe(**json.loads(what))
+        if r.technique: make('technique', r.technique, r.technique_args)
+        if r.technique not in built: built.add(r.technique); build(what)
+    monkeypatch.setattr('effssl.sweep.builds', once)
+    runs = read_grid(path)
+    table = plan(runs)
+    assert set(table.problem) == {''}
+    assert len(table) == len(runs), 'two lines are the same run'
