@@ -52,14 +52,15 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #0c68f4bc
+# %% ../nbs/05_objectives.ipynb #b1f4284f
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
-    augs, views, recipes = 'mocov2', 2, {} # view recipe of the paper, and how many; 'cifar' and 'imagenet' -> dict of training settings
-    needs_tokens = False # whether the loss looks at patch tokens too
+    augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
+    recipes = {} # 'cifar' and 'imagenet' -> dict of training settings
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
                  momentum:float|None=None): # start of the target's momentum; its end is 1 (cosine)
-        super().__init__(); self.encoder, self.objective, self.techniques, self.momentum = encoder, objective, nn.ModuleList(techniques), momentum
+        super().__init__(); self.encoder, self.objective, self.momentum = encoder, objective, momentum
+        self.techniques = nn.ModuleList(techniques)
         for t in self.techniques: t.setup(self)
         self.target = None if momentum is None else steady(copy.deepcopy(encoder)).requires_grad_(False)
     def branches(self, views:list[View]) -> tuple[list[Branch], list[tuple[int, int]]]:
@@ -67,12 +68,10 @@ class Framework(nn.Module):
         return siamese(self.encoder, views)
     def walk(self, views:list[View], **clock) -> Walk:
         "A walk over these views; `clock` are fields of `Walk`: progress, epoch, epochs, step, micro, seed."
-        branches, pairs = self.branches(views)
-        return Walk(branches, pairs, **clock)
+        return Walk(*self.branches(views), **clock)
     def forward(self, walk:Walk, observers=()) -> Tensor:
         "Run the walk, return the loss. Observers are techniques that only look."
-        techniques = [*self.techniques, *observers]
-        lockstep(walk, techniques)
+        lockstep(walk, techniques := [*self.techniques, *observers])
         return total_loss(lambda: self.objective(walk), walk, techniques)
     def before_step(self, epoch:int):
         "Let objectives (copies too) look at their gradients."

@@ -115,7 +115,7 @@ def explore_views():
     draw()
     return w.VBox([*controls.values(), shown])
 
-# %% ../nbs/09_show.ipynb #6213b08b
+# %% ../nbs/09_show.ipynb #42b7c458
 def show_tokens(ax, x:Tensor, # (3,H,W) in [0,1]
                 kept:Tensor, # (n,) positions of patches that are left; −1 for none
                 patch:int, title:str=''): # px
@@ -131,20 +131,20 @@ def trace_pruned(framework, views:list[View], i:int=0, # image
     trace, walk = Trace(), framework.walk(views, **clock)
     with torch.no_grad(): lockstep(walk, [*framework.techniques, trace])
     pair = [next(n for n, b in enumerate(walk.branches) if b is x) for x in walk.matched[0]]
-    kept = {block: [left[n][i] for n in pair] for block, left in trace.kept.items()}
-    counts, out = None, {}
-    for block, left in kept.items():
-        now = [(k >= 0).sum().item() for k in left]
-        if counts and now != counts: out[block] = left
-        counts = now
+    out, before = {}, None
+    for block, kept in trace.kept.items():
+        left = [kept[n][i] for n in pair]; now = [(k >= 0).sum().item() for k in left]
+        if before and now != before: out[block] = left
+        before = now
     return [walk.branches[n].meta['pixels'][i] for n in pair], out
 
+# %% ../nbs/09_show.ipynb #61aa6e50
 def show_pruned(framework, views:list[View], i:int=0, **clock):
     "Two views that are compared, whole and after each block that pruned them."
     pixels, kept = trace_pruned(framework, views, i, **clock)
     patch = framework.encoder.patch_embed.patch_size[0]
     fig, axs = subplots(2, 1 + len(kept), width=1.6*(1 + len(kept)), height=3.3, squeeze=False)
-    for row, (x, name) in enumerate(zip(pixels, ('online', 'target'))):
+    for row, (x, name) in enumerate(zip(pixels, ('one view', 'the other'))):
         show_image(axs[row, 0], x, name)
         for ax, (block, left) in zip(axs[row, 1:], kept.items()):
             show_tokens(ax, x, left[row], patch, f'block {block}: {(left[row] >= 0).sum().item()} left' if row == 0 else '')

@@ -51,3 +51,25 @@ def test_sliders_redraw(kernel):
         drawn.append(png)
     for name, value in (('crop', .8), ('colour', .5), ('seed', 4)): (_, back), = move(kernel, slider[name], value)
     assert back == start                                    # the same strengths, the same picture
+
+
+def test_sliders_of_pruned_tokens(kernel):
+    code = '''import torch
+from effssl.data import photo
+from effssl.encoders import encoder
+from effssl.frameworks.simclr import SimCLR
+from effssl.techniques.simprune import explore_pruned
+from effssl.views import augmentations, make_views
+torch.manual_seed(0); net = encoder('vit_tiny_patch16_224', 64, patch_size=8, embed_dim=48, depth=3, num_heads=3)
+views = make_views(photo('chelsea')[None, :, :300, :300], torch.arange(1), augmentations('simclr', 64))
+explore_pruned(SimCLR(net), views, ['chelsea'], (1, 2))'''
+    found = answers(kernel, kernel.execute(code))
+    states = {m['content']['comm_id']: m['content']['data']['state'] for m in found if m['msg_type'] == 'comm_open'}
+    slider = {s['description']: i for i, s in states.items() if s.get('description')}
+    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
+    assert set(slider) == {'photo', 'keep rate', 'progress', 'block'}
+    drawn = [[bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]]
+    for name, value in (('keep rate', .4), ('progress', 1.)):
+        (target, png), = move(kernel, slider[name], value)
+        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
+        drawn.append(png)

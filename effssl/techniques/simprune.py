@@ -60,7 +60,7 @@ def start_of(n, k, where:float):
     "Rank of the first pair that stays, of n pairs of which k stay; numbers or tensors."
     return ((n - k)*where + .5)//1
 
-# %% ../../nbs/techniques/21_simprune.ipynb #a09e617d
+# %% ../../nbs/techniques/21_simprune.ipynb #fb40f49e
 class SimPrune(Technique):
     "Drop token pairs of two views by their similarity."
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
@@ -89,14 +89,20 @@ class SimPrune(Technique):
         keep_tokens(o, stay); keep_tokens(t, repair(attention, gone, k))
         hit = torch.zeros_like(similarity).scatter(1, gone, 1.).sum(1)
         walk.notes[f'repaired.{step.stage}'] = 1 - (hit/(n - k)).mean()
-    def prune_local(self, o:Branch, targets:list[Branch], step, walk):
-        "Drop tokens of views whose targets are pruned already."
-        n = patches(o).shape[1]; k = keep_count(n, self.keep_rate)
-        if k < n: keep_tokens(o, window(match_union(o, targets)[0], self.start(walk, n, k, o.x.device), k)[0])
-    def start(self, walk, n, k, device):
-        return torch.full((), int(start_of(n, k, place(walk, self.strategy))), device=device)
 
-# %% ../../nbs/techniques/21_simprune.ipynb #f29946aa
+# %% ../../nbs/techniques/21_simprune.ipynb #ea3509af
+def prune_local(self:SimPrune, o:Branch, targets:list[Branch], step, walk):
+    "Drop tokens of views whose targets are pruned already."
+    n = patches(o).shape[1]; k = keep_count(n, self.keep_rate)
+    if k < n: keep_tokens(o, window(match_union(o, targets)[0], self.start(walk, n, k, o.x.device), k)[0])
+
+def start(self:SimPrune, walk, n, k, device) -> Tensor:
+    "Rank of the first pair that stays, as a tensor on the device."
+    return torch.full((), int(start_of(n, k, place(walk, self.strategy))), device=device)
+
+SimPrune.prune_local, SimPrune.start = prune_local, start
+
+# %% ../../nbs/techniques/21_simprune.ipynb #c1553746
 def match_union(o:Branch, targets:list[Branch]): # similarity (B,n), partner (B,n) in the union
     "Match a stack of local views with all tokens that are left in the views of their targets (App. C)."
     views = [(x, m) for t in targets for x, m in zip(patches(t).chunk(t.parts), live(t).chunk(t.parts))]
@@ -111,24 +117,27 @@ def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), fixed (
     hidden = o.meta.get('mask')
     barred = None if o.key_mask is None else ~live(t)[:, None]
     if hidden is None: return *match(patches(o), patches(t), barred), None
-    here = positions(t); slot = torch.zeros_like(hidden, dtype=torch.long).scatter(1, here, torch.arange(here.shape[1], device=here.device).expand_as(here))
+    here = positions(t); index = torch.arange(here.shape[1], device=here.device).expand_as(here)
+    slot = torch.zeros_like(hidden, dtype=torch.long).scatter(1, here, index)  # of each place of the image
     fixed, own = hidden.gather(1, positions(o)) & live(o), slot.gather(1, positions(o))
     taken = torch.zeros_like(slot[:, :here.shape[1]]).scatter_add(1, own, fixed.long()) > 0  # by a hidden patch
     similarity, partner = match(patches(o), patches(t), taken[:, None] if barred is None else barred | taken[:, None])
-    with torch.no_grad(): same = F.cosine_similarity(patches(o).float(), patches(t).float().gather(1, own[..., None].expand_as(patches(t))), dim=-1)
+    own_tokens = patches(t).detach().gather(1, own[..., None].expand_as(patches(t)))
+    same = F.cosine_similarity(patches(o).detach().float(), own_tokens.float(), dim=-1)
     return torch.where(fixed, same, similarity), torch.where(fixed, own, partner), fixed
 
 def protect(attention, partner, safe) -> Tensor: # safe (B,n): hidden patches that stay
     "Attention, highest for the partners of hidden patches that stay, so that they stay too."
     return attention.scatter_add(1, partner, 2.*safe)
 
-# %% ../../nbs/techniques/21_simprune.ipynb #ad5c14d2
+# %% ../../nbs/techniques/21_simprune.ipynb #6a68970d
 class Decide(nn.Module):
     "Probability that a candidate stays: channels averaged in groups, a linear layer, a sigmoid (§5.3)."
     def __init__(self, dim:int, groups:int=32):
         super().__init__(); self.pool, self.linear = nn.AdaptiveAvgPool1d(min(groups, dim)), nn.Linear(min(groups, dim), 1)
     def forward(self, x): return self.linear(self.pool(x)).squeeze(-1).float().sigmoid()
 
+# %% ../../nbs/techniques/21_simprune.ipynb #16b10061
 class DynamicSimPrune(SimPrune):
     "SimPrune that decides how many pairs to drop (§5.3)."
     def __init__(self, blocks=(4, 7, 10), strategy:str='window', compute:float|None=None, # share of the encoder's FLOPs to aim at
@@ -188,15 +197,15 @@ def flops_share(left:dict, # block, from 1 -> patch tokens left from its MLP on;
         total = total + attention(now); now = left.get(block, now); total = total + mlp(now)
     return total/(depth*(attention(left[0]) + mlp(left[0])))
 
-# %% ../../nbs/techniques/21_simprune.ipynb #a865f83c
+# %% ../../nbs/techniques/21_simprune.ipynb #48bd6081
 def explore_pruned(framework, views, photos=None, # names of the views' images
                    blocks=(4, 7, 10)):
     "A widget: what SimPrune leaves of two views of an image, for any keep rate, progress of the training and block."
     from effssl.data import need
-    from effssl.show import png, show_image, show_tokens, subplots, trace_pruned
+    from effssl.show import png, show_tokens, subplots, trace_pruned
     w, plt = need('ipywidgets'), need('matplotlib.pyplot')
     wide = dict(style={'description_width': '80px'}, layout={'width': '420px'})
-    names = photos or [str(i) for i in range(len(views[0].x))]
+    names = list(photos) if photos else [str(i) for i in range(len(views[0].x))]
     controls = dict(photo=w.Dropdown(options=names, description='photo', **wide),
                     keep_rate=w.FloatSlider(.7, min=.3, max=1, step=.05, description='keep rate', **wide),
                     progress=w.FloatSlider(0, min=0, max=1, step=.05, description='progress', **wide),
@@ -209,7 +218,8 @@ def explore_pruned(framework, views, photos=None, # names of the views' images
         pixels, kept = trace_pruned(framework, views, names.index(v['photo']), epoch=round(100*v['progress']), epochs=101)
         framework.techniques = before
         fig, axs = subplots(1, 2, width=5.2, height=2.8)
-        for ax, x, left, name in zip(axs, pixels, kept.get(v['block'], [torch.arange(x.shape[1]*x.shape[2]//patch**2) for x in pixels]), ('online', 'target')):
+        whole = [torch.arange(x.shape[1]*x.shape[2]//patch**2) for x in pixels]  # where nothing was dropped
+        for ax, x, left, name in zip(axs, pixels, kept.get(v['block'], whole), ('one view', 'the other')):
             show_tokens(ax, x, left, patch, f'{name}: {(left >= 0).sum().item()} patches after block {v["block"]}')
         shown.value = png(fig); plt.close(fig)
     for c in controls.values(): c.observe(draw, 'value')

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ..lockstep import Branch, Technique
 from ..tokens import check_rate, keep_count, patches, positions, prune_after
 
-# %% ../../nbs/techniques/31_tome.ipynb #d0841d2e
+# %% ../../nbs/techniques/31_tome.ipynb #568aea59
 class ToMe(Technique):
     "ToMe (Bolya et al. 2023): merge the tokens of a view that are most similar."
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
@@ -39,6 +39,7 @@ class ToMe(Technique):
         b.x = torch.cat([b.x[:, :p], merged(x*size)/self.sizes[id(b)]], 1)
         b.kept = torch.cat([place[:, 1::2].gather(1, stay), place[:, ::2]], 1)
 
+# %% ../../nbs/techniques/31_tome.ipynb #8456e793
 @torch.no_grad()
 def pair_up(keys, # (B,heads,n,d)
             r:int): # (B,·) of A that stay, (B,r) of A that merge, (B,r) of B that take them in
