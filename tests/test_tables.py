@@ -27,8 +27,8 @@ def displayed(tmp_path, monkeypatch):
     "A function: what a table notebook displays, given records; all as text."
     def read(name, records):
         for d in ('tables', 'experiments/grids'): shutil.copytree(ROOT/'nbs'/d, tmp_path/'nbs'/d)
-        (tmp_path/'results').mkdir()
-        for r in records: (tmp_path/'results'/f'{r["id"]}.json').write_text(json.dumps(r))
+        (tmp_path/'results/simprune').mkdir(parents=True)
+        for r in records: (tmp_path/'results/simprune'/f'{r["id"]}.json').write_text(json.dumps(r))
         monkeypatch.chdir(tmp_path/'nbs'/'tables')
         shown, names = [], {}
         monkeypatch.setattr(IPython.display, 'display', lambda *o: shown.extend(o))
@@ -53,6 +53,6 @@ def test_simprune_with_records(displayed):
     eight = next(o for o in found if 'CIFAR-100' in o)
     assert eight.count('40.5 ± 0.7') == 2 and eight.count('41.0 ± 0.7') == 2 and eight.count('76.0') == 6
     caption = next(o for o in found if 'cifar100' in o)
-    for words in ('cifar10 at 32 px or cifar100 at 32 px', '10,000 images', '6 epochs', 'kNN k=20', '2,000 test images', 'seeds 0 and 1', 'an abacus'): assert words in caption
+    for words in ('cifar10 at 32 px or cifar100 at 32 px', '10,000 images', '4 epochs', 'kNN k=20', '2,000 test images', 'seeds 0 and 1', 'an abacus'): assert words in caption
     assert 'ToMe > SimPrune > DINO > EViT' in found[-1]
     assert 'Of 5 differences that are beyond the noise in the paper, 3 go the same way here, 2 the other way' in found[-1]
