@@ -60,7 +60,7 @@ def start_of(n, k, where:float):
     "Rank of the first pair that stays, of n pairs of which k stay; numbers or tensors."
     return ((n - k)*where + .5)//1
 
-# %% ../../nbs/techniques/21_simprune.ipynb #fb40f49e
+# %% ../../nbs/techniques/21_simprune.ipynb #79f3d6bb
 class SimPrune(Technique):
     "Drop token pairs of two views by their similarity."
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
@@ -75,8 +75,9 @@ class SimPrune(Technique):
         for o, t in walk.matched: partners.setdefault(id(o), (o, []))[1].append(t)
         for o, targets in partners.values():
             twin = next((t for t in targets if id(t) not in done and t.x.shape == o.x.shape), None)
+            if id(o) in done: continue
             if twin is None: self.prune_local(o, targets, step, walk)
-            elif id(o) not in done: self.prune_pair(o, twin, step, walk); done |= {id(o), id(twin)}
+            else: self.prune_pair(o, twin, step, walk); done |= {id(o), id(twin)}
     def prune_pair(self, o:Branch, t:Branch, step, walk):
         "Drop pairs of two branches whose rows are partners."
         n = patches(o).shape[1]; k = keep_count(n, self.keep_rate)
