@@ -91,11 +91,11 @@ class StopAfterOne(Callback):
 def test_resume_is_bit_equal(framework, tmp_path):
     "Every framework, stochastic depth, and SimPrune where it has local views, elsewhere a technique that draws."
     cls, data = find('framework', framework), take(load('digits', 'train', 32), 96, 0)
-    local = dict(local_views=2) if cls.augs == 'dino' else {}
+    local, small = (dict(local_views=2), dict(prototypes=64)) if cls.augs == 'dino' else ({}, {})
     def module():
         torch.manual_seed(0)
         net = encoder('vit_tiny_patch16_224', 32, patch_size=8, embed_dim=48, depth=2, num_heads=3, drop_path_rate=.2)
-        return Pretrain(cls(net, [SimPrune(.7, (1, 2)) if local else RandomTokens(.5)]), augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
+        return Pretrain(cls(net, [SimPrune(.7, (1, 2)) if local else RandomTokens(.5)], **small), augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
     kw = dict(epochs=3, batch_size=32, device='cpu')
     a = fit(module(), data, folder=tmp_path/'a', **kw)
     with pytest.raises(KeyError, match='stop'): fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
