@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'stackable', 'momentum_pairs', 'steady', 'ema',
            'cosine_momentum', 'world', 'AllGather', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp',
-           'PrototypeHead', 'feature_std']
+           'full_precision', 'PrototypeHead', 'feature_std']
 
-# %% ../nbs/05_objectives.ipynb #4a01e8da
+# %% ../nbs/05_objectives.ipynb #7a64729e
 import copy, math
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -52,15 +53,15 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #b1f4284f
+# %% ../nbs/05_objectives.ipynb #59cf46a9
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
     recipes = {} # 'cifar' and 'imagenet' -> dict of training settings
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
                  momentum:float|None=None): # start of the target's momentum; its end is 1 (cosine)
-        super().__init__(); self.encoder, self.objective, self.momentum = encoder, objective, momentum
-        self.techniques = nn.ModuleList(techniques)
+        if momentum is not None and not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.996')
+        super().__init__(); self.encoder, self.objective, self.momentum, self.techniques = encoder, objective, momentum, nn.ModuleList(techniques)
         for t in self.techniques: t.setup(self)
         self.target = None if momentum is None else steady(copy.deepcopy(encoder)).requires_grad_(False)
     def branches(self, views:list[View]) -> tuple[list[Branch], list[tuple[int, int]]]:
@@ -191,7 +192,12 @@ def mlp(*widths:int, # of input, hidden layers and output
         elif last_norm: layers.append(nn.BatchNorm1d(b, affine=last_affine))
     return nn.Sequential(*layers)
 
-# %% ../nbs/05_objectives.ipynb #64bfa24b
+# %% ../nbs/05_objectives.ipynb #fee38c8a
+def full_precision(x:Tensor):
+    "A context in which products of tensors like `x` are not cast to 16 bits."
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
 class PrototypeHead(nn.Module):
     "Features (B,dim) to cosines with K prototypes (B,K)."
     def __init__(self, dim:int, hidden:int=2048, bottleneck:int=256, prototypes:int=65536):

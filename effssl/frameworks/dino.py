@@ -72,7 +72,7 @@ def after_step(self:DINOObjective, progress:float):
 
 for fn in (forward, before_step, after_step): setattr(DINOObjective, fn.__name__, fn)
 
-# %% ../../nbs/frameworks/15_dino.ipynb #5063ce3a
+# %% ../../nbs/frameworks/15_dino.ipynb #5030299d
 class DINO(Framework):
     "DINO (Caron et al. 2021), with local views if the recipe asks for them."
     augs = 'dino'
@@ -82,7 +82,6 @@ class DINO(Framework):
         'imagenet': dict(optimizer='adamw', lr=5e-4, weight_decay=.04, weight_decay_end=.4, batch_size=1024, epochs=300, warmup_epochs=10,
                          framework_args=dict(prototypes=65536))}
     def __init__(self, encoder:nn.Module, techniques=(), clip_each:float=3., momentum:float=.996, **kw):
-        if not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.996')
         if not clip_each > 0: raise ValueError(f'clip_each {clip_each} must be positive, e.g. 3')
         self.clip_each = clip_each
         super().__init__(encoder, DINOObjective(encoder.num_features, momentum=momentum, **kw), techniques, momentum)

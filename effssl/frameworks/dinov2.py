@@ -6,7 +6,7 @@
 __all__ = ['CLASS', 'PATCH', 'block_masks', 'draw_masks', 'global_branches', 'Masking', 'masked_pixels', 'koleo', 'sinkhorn',
            'token_at', 'surviving', 'DINOv2Objective', 'DINOv2']
 
-# %% ../../nbs/frameworks/16_dinov2.ipynb #f024ce91
+# %% ../../nbs/frameworks/16_dinov2.ipynb #236530cc
 import copy, math
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, steps
-from ..objectives import Framework, Objective, PrototypeHead, average, cosine_momentum, ema, gather, momentum_pairs, pooled, world
+from ..objectives import (Framework, Objective, PrototypeHead, average, cosine_momentum, ema, full_precision, gather, momentum_pairs,
+                               pooled, world)
 
 # %% ../../nbs/frameworks/16_dinov2.ipynb #b721cbfd
 def block_masks(counts:Tensor, # (n,) patches to mask in each
@@ -81,11 +82,11 @@ def masked_pixels(b:Branch) -> Tensor: # (B,3,S,S)
     mask = F.interpolate(b.meta['mask'].view(-1, 1, side, side).float(), b.meta['pixels'].shape[-2:])
     return torch.where(mask > 0, .5, b.meta['pixels'])
 
-# %% ../../nbs/frameworks/16_dinov2.ipynb #d1e962ec
+# %% ../../nbs/frameworks/16_dinov2.ipynb #0be102ec
 def koleo(x:Tensor, # (B,D)
           eps:float=1e-8) -> Tensor:
     "Minus the mean log distance to the nearest neighbour, after normalisation."
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = F.normalize(x.float(), dim=1, eps=eps)
         everyone, own = gather(x), world()[0]*len(x) + torch.arange(len(x), device=x.device)
         nearest = (x @ everyone.T).detach().scatter(1, own[:, None], -2.).argmax(1)
@@ -218,7 +219,7 @@ def after_step(self:DINOv2Objective, progress:float):
 
 for fn in (before_step, after_step): setattr(DINOv2Objective, fn.__name__, fn)
 
-# %% ../../nbs/frameworks/16_dinov2.ipynb #303a36cd
+# %% ../../nbs/frameworks/16_dinov2.ipynb #eb467178
 class DINOv2(Framework):
     "DINOv2 (Oquab et al. 2023), for ViTs; with local views if the recipe asks for them."
     augs, needs_tokens = 'dino', True
@@ -228,7 +229,6 @@ class DINOv2(Framework):
         'imagenet': dict(optimizer='adamw', lr=.001, weight_decay=.04, weight_decay_end=.4, batch_size=1024, epochs=100, warmup_epochs=10,
                          clip=3., framework_args=dict(prototypes=65536))}
     def __init__(self, encoder:nn.Module, techniques=(), mask_share:float=.5, mask_ratios:tuple=(.1, .5), momentum:float=.992, **kw):
-        if not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.992')
         if not {'patch', 'norm'} <= {s.name for s in steps(encoder)}:
             raise ValueError(f"DINOv2 masks patch tokens and a {type(encoder).__name__} has none: use a ViT such as 'vit_tiny_patch16_224'")
         masking = Masking(encoder.num_features, mask_share, mask_ratios)

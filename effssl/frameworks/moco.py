@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['contrast', 'MoCoV3Objective', 'fresh', 'sincos_positions', 'fix_patches', 'MoCoV3']
 
-# %% ../../nbs/frameworks/13_moco.ipynb #f044c577
+# %% ../../nbs/frameworks/13_moco.ipynb #1e73888a
 import copy, math
 
 import torch
@@ -14,15 +14,15 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..objectives import Framework, Objective, cosine_momentum, ema, gather, mlp, momentum_pairs, world
+from ..objectives import Framework, Objective, cosine_momentum, ema, full_precision, gather, mlp, momentum_pairs, world
 
-# %% ../../nbs/frameworks/13_moco.ipynb #e340d9dc
+# %% ../../nbs/frameworks/13_moco.ipynb #acedcdda
 def contrast(q:Tensor, # (B,D) L2-normalised queries
              k:Tensor, # (B,D) L2-normalised keys of the other view
              temperature:float) -> Tensor: # (B,)
     "2τ × the cross-entropy of finding the query's own key among those of all processes (MoCo v3, Alg. 1)."
     own = torch.arange(len(q), device=q.device) + world()[0]*len(q)  # column of the positive
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q):
         return 2*temperature*F.cross_entropy(q.float() @ gather(k.detach().float()).T/temperature, own, reduction='none')
 
 # %% ../../nbs/frameworks/13_moco.ipynb #bbd079d2
@@ -45,7 +45,7 @@ class MoCoV3Objective(Objective):
     def pair(self, o, t): return 2*contrast(o, t, self.temperature)  # L adds both directions, a walk takes their mean
     def after_step(self, progress): ema(self.target_projector, self.projector, cosine_momentum(self.momentum, progress))
 
-# %% ../../nbs/frameworks/13_moco.ipynb #ae69de0f
+# %% ../../nbs/frameworks/13_moco.ipynb #b6135855
 def fresh(encoder:nn.Module) -> bool:
     "Whether every LayerNorm still has the scale 1: no weights were loaded, nothing was trained."
     return all((m.weight == 1).all() for m in encoder.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None)
@@ -61,15 +61,15 @@ def sincos_positions(vit:VisionTransformer) -> Tensor: # as vit.pos_embed
 @torch.no_grad()
 def fix_patches(vit:VisionTransformer):
     "Freeze patch projection and positions, after drawing the one and writing the other if the ViT is fresh (MoCo v3, §4.2 and §5)."
-    proj = vit.patch_embed.proj.requires_grad_(False)
-    if fresh(vit):
+    proj, new = vit.patch_embed.proj.requires_grad_(False), fresh(vit)
+    if new:
         nn.init.xavier_uniform_(proj.weight.view(len(proj.weight), -1))
         if proj.bias is not None: nn.init.zeros_(proj.bias)
     if vit.pos_embed is None: return
     vit.pos_embed.requires_grad_(False)
-    if fresh(vit): vit.pos_embed.copy_(sincos_positions(vit))
+    if new: vit.pos_embed.copy_(sincos_positions(vit))
 
-# %% ../../nbs/frameworks/13_moco.ipynb #fd82836c
+# %% ../../nbs/frameworks/13_moco.ipynb #2d51863c
 class MoCoV3(Framework):
     "MoCo v3 (Chen, Xie and He 2021); of a ViT, patch projection and positions are frozen."
     augs = 'byol'
@@ -79,7 +79,6 @@ class MoCoV3(Framework):
         'imagenet': dict(optimizer='adamw', lr=1.5e-4, weight_decay=.1, batch_size=4096, epochs=300, warmup_epochs=40,
                          framework_args=dict(temperature=.2))}
     def __init__(self, encoder:nn.Module, techniques=(), momentum:float=.99, **kw):
-        if not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.99')
         vit = isinstance(encoder, VisionTransformer)
         heads = MoCoV3Objective(encoder.num_features, momentum=momentum, **dict(layers=3 if vit else 2, predictor_norm=vit) | kw)
         if vit: fix_patches(encoder)

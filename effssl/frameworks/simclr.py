@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['nt_xent', 'SimCLRObjective', 'SimCLR']
 
-# %% ../../nbs/frameworks/10_simclr.ipynb #5755be6d
+# %% ../../nbs/frameworks/10_simclr.ipynb #7806aa7c
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..objectives import Framework, Objective, gather, mlp, world
+from ..objectives import Framework, Objective, full_precision, gather, mlp, world
 
-# %% ../../nbs/frameworks/10_simclr.ipynb #26931a44
+# %% ../../nbs/frameworks/10_simclr.ipynb #383117bd
 def nt_xent(o:Tensor, # (B,D) L2-normalised projections of one view
             t:Tensor, # (B,D) of the other view
             temperature:float) -> Tensor: # (B,)
@@ -24,7 +24,7 @@ def nt_xent(o:Tensor, # (B,D) L2-normalised projections of one view
     def anchor(a, same, other):
         sims = torch.cat([a @ other.T, (a @ same.T).scatter(1, positive[:, None], float('-inf'))], 1)
         return F.cross_entropy(sims/temperature, positive, reduction='none')
-    with torch.autocast(o.device.type, enabled=False):  # differences of cosines are too small for 16 bits
+    with full_precision(o):  # differences of cosines are too small for 16 bits
         return (anchor(o, O, T) + anchor(t, T, O))/2
 
 # %% ../../nbs/frameworks/10_simclr.ipynb #0f2ce73b

@@ -6,17 +6,17 @@
 __all__ = ['STRATEGIES', 'match', 'window', 'repair', 'place', 'start_of', 'SimPrune', 'match_union', 'match_places', 'protect',
            'Decide', 'DynamicSimPrune', 'flops_share', 'explore_pruned']
 
-# %% ../../nbs/techniques/21_simprune.ipynb #b16089ff
+# %% ../../nbs/techniques/21_simprune.ipynb #39b9d3d6
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import unknown
+from ..data import need, unknown
 from ..lockstep import Branch, Technique, Walk
-from ..tokens import (Trace, attention_received, check_rate, full_precision, keep_count, keep_tokens, live, patches, positions,
-                           prune_after)
+from ..objectives import full_precision
+from ..tokens import Trace, attention_received, check_rate, keep_count, keep_tokens, live, patches, positions, prune_after
 
 # %% ../../nbs/techniques/21_simprune.ipynb #13ddd6bf
 @torch.no_grad()
@@ -198,11 +198,10 @@ def flops_share(left:dict, # block, from 1 -> patch tokens left from its MLP on;
         total = total + attention(now); now = left.get(block, now); total = total + mlp(now)
     return total/(depth*(attention(left[0]) + mlp(left[0])))
 
-# %% ../../nbs/techniques/21_simprune.ipynb #48bd6081
+# %% ../../nbs/techniques/21_simprune.ipynb #649470df
 def explore_pruned(framework, views, photos=None, # names of the views' images
                    blocks=(4, 7, 10)):
     "A widget: what SimPrune leaves of two views of an image, for any keep rate, progress of the training and block."
-    from effssl.data import need
     from effssl.show import png, show_tokens, subplots, trace_pruned
     w, plt = need('ipywidgets'), need('matplotlib.pyplot')
     wide = dict(style={'description_width': '80px'}, layout={'width': '420px'})
