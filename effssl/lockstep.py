@@ -16,7 +16,7 @@ from typing import Callable, ContextManager
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/02_lockstep.ipynb #fb88d744
+# %% ../nbs/02_lockstep.ipynb #60a75bd1
 @dataclass
 class Branch:
     "One view on its way through one encoder."
@@ -33,7 +33,7 @@ class Branch:
     live: Tensor|None = None # (B,1 or C,H,W) False where the feature map is removed
     gates: dict = field(default_factory=dict) # step name -> (B,C) gate of its output
     layout: object = None # how x is packed, if a technique packed it
-    meta: dict = field(default_factory=dict) # 'pixels' (B,3,H,W) in [0,1], 'matrix' (B,3,3) source -> view
+    meta: dict = field(default_factory=dict) # 'pixels' (B,3,H,W) in [0,1], 'matrix' (B,3,3) source -> view, 'views' their numbers
 
     def spatial(self, fn:Callable[[Tensor], Tensor]):
         "Change the geometry of `x` and of what lies on it together."
@@ -89,11 +89,12 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #439fe10e
+# %% ../nbs/02_lockstep.ipynb #32013513
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
     assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
+    assume: bool = False # remove that share whatever the data: set by `cost`, whose images are noise
     def setup(self, framework:nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."

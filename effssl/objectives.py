@@ -84,11 +84,12 @@ class Framework(nn.Module):
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
 
-# %% ../nbs/05_objectives.ipynb #3a70329f
+# %% ../nbs/05_objectives.ipynb #dad50afc
 def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branch:
-    "Views, one or a stack, at the door of an encoder: normalised, their pixels and geometry beside them."
-    x, matrix = (torch.cat([getattr(views[n], k) for n in numbers]) for k in ('x', 'matrix'))
-    return Branch(normalize(x), encoder, role, numbers[0], len(numbers), meta={'pixels': x, 'matrix': matrix})
+    "Views, one or a stack, at the door of an encoder: normalised, their pixels, geometry and numbers beside them."
+    x, matrices = torch.cat([views[n].x for n in numbers]), [views[n].matrix for n in numbers]
+    matrix = None if any(m is None for m in matrices) else torch.cat(matrices)  # None: a user's own views may have none
+    return Branch(normalize(x), encoder, role, numbers[0], len(numbers), meta={'pixels': x, 'matrix': matrix, 'views': numbers})
 
 def siamese(encoder, views) -> tuple[list[Branch], list[tuple[int, int]]]:
     "Online branches of one encoder; the first two are a pair."

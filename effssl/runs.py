@@ -189,7 +189,7 @@ def views_of(r:Recipe) -> list:
     if cls.augs != 'dino': raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
     return augmentations(cls.augs, r.image_size, local_views=r.local_views, local_size=r.local_size)
 
-# %% ../nbs/08_runs.ipynb #082ce265
+# %% ../nbs/08_runs.ipynb #99821043
 def random_views(augs, batch_size:int, device='cpu') -> list[View]:
     "Views of noise, of the right sizes and with the right geometry."
     noise = torch.randint(0, 256, (batch_size, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 wi
         fw = fresh(r)
         for t in fw.techniques:
             if assumed_share is not None: t.assumed_share = assumed_share
-            if t.assumed_share is not None: out['assumed_share'] = t.assumed_share
+            if t.assumed_share is not None: t.assume, out['assumed_share'] = True, t.assumed_share
         out['draws'] = draws or 12
         found = training_cost(fw, views, out['draws'])
     rows = [dict(step=s, dense_flops=f, flops=found['steps'].get(s, 0)) for s, f in dense['steps'].items()]
