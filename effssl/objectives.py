@@ -27,7 +27,7 @@ def pooled(x:Tensor) -> Tensor: # (B,D)
     "Features of any depth as vectors: the mean over a map (B,C,H,W), the first token of (B,N,D), (B,D) itself."
     return x.mean((2, 3)) if x.ndim == 4 else x[:, 0] if x.ndim == 3 else x
 
-# %% ../nbs/05_objectives.ipynb #131854df
+# %% ../nbs/05_objectives.ipynb #4d5b5d16
 class Objective(nn.Module):
     "Heads and loss; `dim` is the width of the features that come in. Keyword arguments are kept for `copy_for`."
     def __init__(self, dim:int, **options): super().__init__(); self.dim, self.options = dim, options
@@ -46,6 +46,7 @@ class Objective(nn.Module):
         return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()
     def before_step(self, epoch:int): "Before the optimiser step: look at gradients."
     def after_step(self, progress:float): "After the optimiser step: move queues, centres, prototypes, momentum heads."
+    def check_batch(self, size:int): "Raise ValueError for a batch, of all processes together, that the loss cannot work with."
     def copy_for(self, dim:int) -> 'Objective':
         "A fresh objective of the same kind for features of another width, to stand at another depth."
         return type(self)(dim, **self.options)
@@ -53,13 +54,13 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #59cf46a9
+# %% ../nbs/05_objectives.ipynb #332c8e72
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
     recipes = {} # 'cifar' and 'imagenet' -> dict of training settings
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
-                 momentum:float|None=None): # start of the target's momentum; its end is 1 (cosine)
+                 momentum:float|None=None): # of the target, at the start
         if momentum is not None and not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.996')
         super().__init__(); self.encoder, self.objective, self.momentum, self.techniques = encoder, objective, momentum, nn.ModuleList(techniques)
         for t in self.techniques: t.setup(self)
@@ -74,13 +75,20 @@ class Framework(nn.Module):
         "Run the walk, return the loss. Observers are techniques that only look."
         lockstep(walk, techniques := [*self.techniques, *observers])
         return total_loss(lambda: self.objective(walk), walk, techniques)
+    def check_batch(self, size:int):
+        "Raise ValueError for a batch, of all processes together, that an objective (copies too) cannot work with."
+        for m in self.modules():
+            if isinstance(m, Objective): m.check_batch(size)
+    def momentum_at(self, progress:float) -> float:
+        "The target's momentum: from its start to 1 along a cosine, unless overridden."
+        return cosine_momentum(self.momentum, progress)
     def before_step(self, epoch:int):
         "Let objectives (copies too) look at their gradients."
         for m in self.modules():
             if isinstance(m, Objective): m.before_step(epoch)
     def after_step(self, progress:float):
         "Move everything that moves by itself: the target, objectives (copies too), techniques."
-        if self.target is not None: ema(self.target, self.encoder, cosine_momentum(self.momentum, progress))
+        if self.target is not None: ema(self.target, self.encoder, self.momentum_at(progress))
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
 

@@ -41,7 +41,7 @@ def expand(base:dict|None=None, # parameters of all runs
         if not isinstance(v, list) or not v: raise ValueError(f'grid: {k} is {v!r}, but must be a list of values, as in {k}: [{v!r}]')
     return [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
 
-# %% ../nbs/10_sweep.ipynb #a9e49aff
+# %% ../nbs/10_sweep.ipynb #f077595b
 COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,
               imagenet=1_281_167, imagenet100=126_689, tinyimagenet=100_000)  # training images
 
@@ -60,16 +60,16 @@ def data_state(dataset:str) -> str:
     return 'missing' if dataset in FOLDERS else 'download'
 
 @lru_cache
-def builds(what:str):
-    "Build the network of a recipe, given as JSON; raises as `build` does. Once for all runs that share it."
-    build(Recipe(**json.loads(what)))
+def builds(what:str, batch_size:int):
+    "Build the network of a recipe, given as JSON; raises as `build` does, or if its loss cannot use the batch. Once for all runs that share both."
+    build(Recipe(**json.loads(what)))[0].check_batch(batch_size)
 
 def network(r:Recipe) -> str:
     "What of a recipe decides its network and views, as JSON."
     same = dict(seed=0, epochs=1, lr=0., batch_size=2, subset=None, weight_decay=0., warmup_epochs=0., dataset='', init=None)
     return json.dumps(asdict(replace(r, **same)), sort_keys=True)
 
-# %% ../nbs/10_sweep.ipynb #3bbe19a9
+# %% ../nbs/10_sweep.ipynb #7a55b20c
 def plan_one(values:dict, out) -> dict:
     "One row of a plan: id, problem or '', data, images, state, recipe."
     row = dict(id='', problem='', data='', images=0, state='', recipe=None)
@@ -78,7 +78,7 @@ def plan_one(values:dict, out) -> dict:
         n = min(count(r.dataset), r.subset or math.inf)
         row |= dict(id=run_id(r), data=data_state(r.dataset), images=n, recipe=r, state=state(Path(out)/run_id(r)))
         if r.batch_size > n: raise ValueError(f'batch_size {r.batch_size} is larger than the {n} images of {r.dataset!r}: lower it')
-        builds(network(r))
+        builds(network(r), r.batch_size)
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as e: row['problem'] = str(e)
     return row
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'crop_boxes', 'view_matrix', 'map_points', 'warp',
-           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov2', 'byol', 'dino', 'augmentations', 'normalize',
-           'plain_view']
+           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'dino', 'augmentations',
+           'normalize', 'plain_view']
 
 # %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
@@ -156,11 +156,15 @@ def make_views(images:Tensor, # (B,3,H,H) uint8
     if len(images) != len(index): raise ValueError(f'{len(images)} images but {len(index)} sample numbers: give one number for each image')
     return [draw_view(images, index, a, seed, epoch, v, aspect=aspect) for v, a in enumerate(augs)]
 
-# %% ../nbs/01_views.ipynb #aef0611c
+# %% ../nbs/01_views.ipynb #fc9933cc
 def simclr(size:int) -> list[Aug]:
     "SimCLR, App. A; below 96 px its CIFAR recipe, App. B.9."
     s, small = (.5, True) if size < 96 else (1., False)
     return [Aug(size, (.08, 1.), jitter=(.8*s, .8*s, .8*s, .2*s), blur=0. if small else .5)]*2
+
+def mocov1(size:int) -> list[Aug]:
+    "MoCo v1, §3.3: no blur, and the colours always change."
+    return [Aug(size, (.2, 1.), jitter=(.4, .4, .4, .4), jitter_p=1.)]*2
 
 def mocov2(size:int) -> list[Aug]:
     "MoCo v2, §3 (and SimSiam, §4); below 96 px without blur, SimSiam App. D."
@@ -178,8 +182,8 @@ def dino(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
     local = replace(g, size=local_size or max(1, round(size*96/224/unit))*unit, scale=(.05, .4), blur=.5)
     return [g, replace(g, blur=.1, solarize=.2)] + [local]*local_views
 
-# %% ../nbs/01_views.ipynb #9e45986b
-AUGS = {'simclr': simclr, 'mocov2': mocov2, 'byol': byol, 'dino': dino}
+# %% ../nbs/01_views.ipynb #e264a305
+AUGS = {'simclr': simclr, 'mocov1': mocov1, 'mocov2': mocov2, 'byol': byol, 'dino': dino}
 
 def augmentations(name:str, size:int, **kw) -> list[Aug]:
     "The views of a recipe by name, one `Aug` each."
