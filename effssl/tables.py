@@ -53,7 +53,7 @@ def protocol(runs:pd.DataFrame) -> str: # rows of `Tables.measured`
              every(lambda r, c: r['environment']['device'])]
     return '; '.join(parts)
 
-# %% ../nbs/16_tables.ipynb #ba5221de
+# %% ../nbs/16_tables.ipynb #c7e16874
 @dataclass
 class Tables:
     "The tables of a paper, the grids that repeat them, and the records of those."
@@ -64,15 +64,15 @@ class Tables:
     axes: tuple = ('dataset', 'encoder') # columns of the paper that make a place, where they vary
     names: tuple = () # other columns that name a line, before its method
     columns: dict = field(default_factory=lambda: COLUMNS) # name -> function (runs of a line, all runs) -> text
-    def lines(self, table) -> tuple[pd.DataFrame, list[str], list[tuple]]:
-        "The paper's lines, the axes that vary, and each line's place."
+    def lines(self, table) -> tuple[pd.DataFrame, list[str], list[str]]:
+        "The paper's lines, the axes that vary, and each line's place: their values."
         p = self.paper[self.paper.table == table]
         axes = [c for c in self.axes if p[c].nunique() > 1]
-        return p, axes, [*zip(*(p[c] for c in axes))] if axes else [()]*len(p)
+        return p, axes, [', '.join(row[c] for c in axes) for _, row in p.iterrows()]
     def path(self, table, scale:str='') -> str:
         "Of the grid of a table (a number) or a figure (a name)."
         return self.grids.format(table if isinstance(table, str) else f'table{table}', scale)
-    def measured(self, table, scale:str, places:list[tuple]|None=None, grid=None) -> pd.DataFrame:
+    def measured(self, table, scale:str, places:list[str]|None=None, grid=None) -> pd.DataFrame:
         "A row for each record of a grid: place, key, record, its scores."
         lines = read_grid(self.path(grid or table, scale))
         spot = lambda line: str([line.get(k) for k in ('dataset', 'encoder', 'encoder_args', 'framework')])
