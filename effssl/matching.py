@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'SMALL', 'SEARCHES', 'block_places', 'counterpart', 'region_start', 'psnr', 'crops', 'exhaustive', 'pyramid',
-           'diamond', 'Match', 'auto_block', 'match_blocks', 'check_matching', 'show_matches', 'count_of', 'choose',
-           'cover']
+           'diamond', 'Match', 'auto_block', 'match_blocks', 'check_matching', 'show_matches', 'explore_blocks',
+           'count_of', 'choose', 'cover']
 
 # %% ../nbs/13_matching.ipynb #3641cda4
 import math
@@ -192,7 +192,7 @@ def show_matches(a:View, b:View, i:int=0, # two views, and which image of the ba
             ax.text(x + block/2, y + block/2, text, ha='center', va='center', color='white', fontsize=7)
     return fig
 
-# %% ../nbs/13_matching.ipynb #96e820c8
+# %% ../nbs/13_matching.ipynb #63cfd687
 def explore_blocks():
     "A widget: blocks of two views of a photograph that look alike, for any threshold, block, search and colour jitter."
     from effssl.show import png
@@ -215,8 +215,6 @@ def explore_blocks():
     for c in controls.values(): c.observe(draw, 'value')
     draw()
     return w.VBox([*controls.values(), shown])
-
-Diamond, pyramid and exhaustive search agree in nearly every decision at 20 dB; how long each takes, in units of the exhaustive search, is measured here in one run (one core).
 
 # %% ../nbs/13_matching.ipynb #9f71a690
 def count_of(quota:float, n:int, of:str) -> int:
