@@ -89,7 +89,7 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #32013513
+# %% ../nbs/02_lockstep.ipynb #1756dab4
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
@@ -97,6 +97,7 @@ class Technique(nn.Module):
     assume: bool = False # remove that share whatever the data: set by `cost`, whose images are noise
     def setup(self, framework:nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
+    def check_views(self, sizes:list[int]): "Raise ValueError for views, of these sides in px, that it cannot work with."
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
     def around(self, step:Step, branch:Branch) -> ContextManager:
         "Around one branch's step."

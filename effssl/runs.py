@@ -245,7 +245,7 @@ def load_data(r:Recipe) -> tuple[Images, Images, Images]:
         raise ValueError(f'batch_size {r.batch_size} is larger than the {len(pretrain)} images of {r.dataset!r}: lower it')
     return pretrain, train, test
 
-# %% ../nbs/08_runs.ipynb #8639fc49
+# %% ../nbs/08_runs.ipynb #bb094271
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None,
         processes:int=1) -> dict: # that share each batch, one a GPU
@@ -254,7 +254,7 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
     folder = Path(out)/run_id(r); path = folder/'run.json'
     if done := finished(folder): return done
     if processes < 1 or r.batch_size % processes: raise ValueError(f'batch_size {r.batch_size} cannot be shared by {processes} processes')
-    framework, augs = build(r); framework.check_batch(r.batch_size); sets = load_data(r)
+    framework, augs = build(r); framework.check(r.batch_size, [a.size for a in augs]); sets = load_data(r)
     folder.mkdir(parents=True, exist_ok=True)
     if processes > 1 and ranks()[1] == 1: return launch(r, out, device, progress, processes) or finished(folder)
     if ranks()[0]: fit_recipe(r, pretraining(r, framework, augs), sets[0], folder, dev, workers); return {}  # the first rank does the rest

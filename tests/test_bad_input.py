@@ -5,6 +5,7 @@ from effssl.runs import read_recipe, recipe, run
 
 SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
 VIT = dict(encoder='vit_tiny_patch16_224', encoder_args={'depth': 1})
+CNN = dict(encoder='timm:resnet18', encoder_args={'layers': [1, 1, 1, 1], 'channels': [8, 16, 32, 64]}, image_size=32)
 CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(dataset='cifar-10'), ['cifar-10', 'cifar10']),
     (dict(dataset='imagenet100'), ['imagenet100', 'EFFSSL_DATA']),
@@ -33,6 +34,18 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(technique='simprune', technique_args={'blocks': [1, 20]}, **VIT), ['[1, 20]', 'among 1 to']),
     (dict(technique='simprune', technique_args={'strategy': 'windows'}, **VIT), ['windows', 'Did you mean window']),
     (dict(technique='dynamicsimprune', technique_args={'compute': 0.}, **VIT), ['compute 0.0', '(0, 1]']),
+    (dict(technique='simwnw', technique_args={'quota': 1.3}, **CNN), ['quota 1.3', '[0, 1)', 'e.g. 0.25']),
+    (dict(technique='simwnw', technique_args={'quota': .9}, **CNN), ['quota 0.9', 'at most 0.75']),
+    (dict(technique='simwnw', technique_args={'block': 64}, **CNN), ['block 64', 'smaller than the view of 32 px']),
+    (dict(technique='simwnw', technique_args={'block': 5}, **CNN), ['blocks of 5 px', 'overlap=True']),
+    (dict(technique='simwnw', technique_args={'block': 4, 'quota': .125}, **CNN), ['28', 'stride 8', 'quotas that fit']),
+    (dict(technique='simwnw', technique_args={'threshold': 20.}, **CNN), ['threshold 20', "how='exact' or 'mask'"]),
+    (dict(technique='simwnw', technique_args={'preset': 'papper'}, **CNN), ['papper', 'paper']),
+    (dict(technique='simwnw', technique_args={'how': 'exact', 'both': False}, **CNN), ['both=True']),
+    (dict(technique='simwnw', technique_args={'how': 'mask'}, framework='dino', **VIT), ["'mask'", 'ViT drops tokens']),
+    (dict(technique='simwnw', framework='dinov2', **VIT), ['DINOv2', 'use DINO or MoCo v3']),
+    (dict(technique='simwnw', encoder='toys.NoSteps', encoder_args={}), ['NoSteps', '@steps.register']),
+    (dict(technique='resize', technique_args={'quota': -1}, **CNN), ['quota -1', '[0, 1)']),
     (dict(technique='evit', technique_args={'keep_rate': 0}, **VIT), ['keep_rate 0', '(0, 1]']),
     (dict(technique='tome', technique_args={'keep_rate': .3}, **VIT), ['keep_rate 0.3', 'halve']),
     (dict(technique_args={'keep_rate': .8}), ['keep_rate', 'without a technique']),

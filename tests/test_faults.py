@@ -11,6 +11,7 @@ from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.runs import complete, find, names, recipe, run, run_id
 from effssl.techniques.simprune import SimPrune
+from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, write_atomic
 from effssl.views import augmentations
 from toys import RandomTokens
@@ -87,6 +88,27 @@ class StopAfterOne(Callback):
         if trainer.current_epoch == 1: raise KeyError('stop')
 
 
+def resumed_is_equal(module, data, tmp_path):
+    "Train at a stretch, and with a stop after the first epoch: every bit is the same."
+    kw = dict(epochs=3, batch_size=32, device='cpu')
+    a = fit(module(), data, folder=tmp_path/'a', **kw)
+    with pytest.raises(KeyError, match='stop'): fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
+    b = fit(module(), data, folder=tmp_path/'b', **kw)
+    for (k, v), w in zip(a.state_dict().items(), b.state_dict().values()): assert torch.equal(v, w), k
+    assert [h['loss'] for h in a.history] == [h['loss'] for h in b.history]
+    return a
+
+
+@pytest.mark.parametrize('args', [dict(quota=.25, keep='random'), dict(quota=.5, how='exact'), dict(preset='paper')], ids=str)
+def test_simwnw_resumes_bit_equal(args, tmp_path):
+    def module():
+        torch.manual_seed(0)
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32), 'sgd', .1, seed=1)
+    history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
+    assert all(0 < h['removed'] < 1 for h in history)  # it did remove something
+
+
 @pytest.mark.parametrize('framework', sorted(names('framework')))
 def test_resume_is_bit_equal(framework, tmp_path):
     "Every framework, stochastic depth, and SimPrune where it has local views, elsewhere a technique that draws."
@@ -97,12 +119,7 @@ def test_resume_is_bit_equal(framework, tmp_path):
         torch.manual_seed(0)
         net = encoder('vit_tiny_patch16_224', 32, patch_size=8, embed_dim=48, depth=2, num_heads=3, drop_path_rate=.2)
         return Pretrain(cls(net, [SimPrune(.7, (1, 2)) if local else RandomTokens(.5)], **small), augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
-    kw = dict(epochs=3, batch_size=32, device='cpu')
-    a = fit(module(), data, folder=tmp_path/'a', **kw)
-    with pytest.raises(KeyError, match='stop'): fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
-    b = fit(module(), data, folder=tmp_path/'b', **kw)
-    for (k, v), w in zip(a.state_dict().items(), b.state_dict().values()): assert torch.equal(v, w), k
-    assert [h['loss'] for h in a.history] == [h['loss'] for h in b.history]
+    a = resumed_is_equal(module, data, tmp_path)
     if a.framework.target is not None: assert not torch.equal(a.framework.target.cls_token, a.framework.encoder.cls_token)
 
 

@@ -73,3 +73,16 @@ explore_pruned(SimCLR(net), views, ['chelsea'], (1, 2))'''
         (target, png), = move(kernel, slider[name], value)
         assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
         drawn.append(png)
+
+
+def test_sliders_of_similar_blocks(kernel):
+    found = answers(kernel, kernel.execute('from effssl.matching import explore_blocks; explore_blocks()'))
+    states = {m['content']['comm_id']: m['content']['data']['state'] for m in found if m['msg_type'] == 'comm_open'}
+    slider = {s['description']: i for i, s in states.items() if s.get('description')}
+    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
+    assert set(slider) == {'photo', 'threshold', 'block', 'search', 'colour', 'seed'}
+    drawn = [[bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]]
+    for name, value in (('threshold', 15.), ('colour', .1)):
+        (target, png), = move(kernel, slider[name], value)
+        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
+        drawn.append(png)

@@ -44,3 +44,9 @@ def plain_steps(encoder: Plain):
     def a(b): b.x = encoder.a(b.x).relu()
     def b_(b): b.x = encoder.b(b.x).mean((2, 3))
     return [Step('a', a, 1, encoder.a), Step('b', b_, 2, encoder.b)]
+
+
+class NoSteps(nn.Module):
+    "An encoder that nobody registered."
+    num_features = 3
+    def forward(self, x): return x.mean((2, 3))

@@ -8,12 +8,17 @@ from effssl.encoders import encoder
 from effssl.lockstep import Technique
 from effssl.runs import find
 from effssl.techniques.simprune import SimPrune
+from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, ranks
 from effssl.views import augmentations
 
 VIT = dict(patch_size=8, embed_dim=48, depth=2, num_heads=3)
+CNN = dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
 CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {}),
          'simsiam': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64}),
+         'simsiam, compact': ('timm:resnet18', CNN, {'width': 64}),
+         'simsiam, exact': ('timm:resnet18', CNN, {'width': 64}),
+         'simsiam, paper': ('timm:resnet18', CNN, {'width': 64}),
          'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'dino, simprune': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'byol': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'hidden': 64, 'out': 32}),
@@ -54,7 +59,9 @@ def train(name, seen=None, accumulate=1):
     encoder_name, encoder_args, args = CASES[name]
     torch.manual_seed(0)
     cls = find('framework', name.split(',')[0])
-    own = {'dino, simprune': lambda: [SimPrune(.7, (1, 2))], 'dinov2': lambda: [MaskBright()], 'dinov2, sinkhorn': lambda: [MaskBright()]}
+    own = {'simsiam, compact': lambda: [SimWNW(.25)], 'simsiam, exact': lambda: [SimWNW(.5, how='exact')],
+           'simsiam, paper': lambda: [SimWNW(preset='paper')], 'dino, simprune': lambda: [SimPrune(.7, (1, 2))],
+           'dinov2': lambda: [MaskBright()], 'dinov2, sinkhorn': lambda: [MaskBright()]}
     techniques = [seen] if seen else own.get(name, list)()
     fw = cls(encoder(encoder_name, 32, **encoder_args), techniques, **args)
     local = dict(local_views=2) if cls.augs == 'dino' else {}

@@ -12,17 +12,21 @@ from ..lockstep import Technique
 from ..matching import auto_block, count_of
 from ..tiles import stride_of
 
-# %% ../../nbs/techniques/33_resize.ipynb #a7a276cb
+# %% ../../nbs/techniques/33_resize.ipynb #70533be2
 class Resize(Technique):
     "Views with fewer pixels: as high, and narrower by a quota, in steps of SimWNW's blocks (8 px up to 64 px, else 32)."
     def __init__(self, quota:float=.25): # share of the pixels that goes
         super().__init__(); self.quota = quota
         if not 0 <= quota < 1: raise ValueError(f'quota {quota} must be in [0, 1), e.g. 0.25')
     def setup(self, framework): self.stride = stride_of(framework.encoder)
+    def check_views(self, sizes): self.width(sizes[0])
     def before(self, walk):
         if not walk.pairs: return  # evaluation sees whole images
         for b in walk.branches:
-            side = b.x.shape[-1]; block = auto_block(side)
-            if side % self.stride: raise ValueError(f'views of {side} px are not divisible by the stride {self.stride} of the encoder')
-            width = side - block*count_of(self.quota, side//block, 'a view')
+            side = b.x.shape[-1]; width = self.width(side)
             if width < side: b.x = F.interpolate(b.x, (side, width), mode='bilinear', antialias=True)
+    def width(self, side:int) -> int:
+        "Of a view as high as `side`. Raises ValueError for what does not fit."
+        if side % self.stride: raise ValueError(f'views of {side} px are not divisible by the stride {self.stride} of the encoder')
+        block = auto_block(side)
+        return side - block*count_of(self.quota, side//block, 'a view')
