@@ -53,7 +53,7 @@ def protocol(runs:pd.DataFrame) -> str: # rows of `Tables.measured`
              every(lambda r, c: r['environment']['device'])]
     return '; '.join(parts)
 
-# %% ../nbs/16_tables.ipynb #c7e16874
+# %% ../nbs/16_tables.ipynb #9f2c00ef
 @dataclass
 class Tables:
     "The tables of a paper, the grids that repeat them, and the records of those."
@@ -87,7 +87,8 @@ class Tables:
         "The paper's lines as text, and the place and key of each."
         p, axes, places = self.lines(table)
         digits = 2 if set(p.metric) == {'accuracy'} else 1
-        value = ['–' if v is None else f'{v:.{digits}f}' + (f' ± {sd:.{digits}f}' if sd else '') for v, sd in zip(p.value, p.get('sd', [None]*len(p)))]
+        number = lambda v, sd: '–' if v is None else f'{v:.{digits}f}' + (f' ± {sd:.{digits}f}' if sd else '')
+        value = [number(v, sd) for v, sd in zip(p.value, p.get('sd', [None]*len(p)))]
         cost = {f'{c} %': [n and f'{n:.0f}' for n in p[c]] for c in ('FLOPs', 'time')}
         shown = [*axes, *(n for n in self.names), 'method']
         head = pd.MultiIndex.from_arrays([p[c].fillna('–') for c in shown], names=[c.replace('_', ' ') for c in shown])

@@ -14,7 +14,7 @@ def render() -> str:
         shown = [''.join(o.get('text') or o['data'].get('text/plain', '')).rstrip() for o in cell['outputs'] if o['output_type'] != 'error']
         if any(shown): parts.append('```\n' + '\n'.join(s for s in shown if s) + '\n```')
     text = '\n\n'.join(parts) + '\n'
-    for folder in ('frameworks', 'tutorials', 'experiments'): text = text.replace(f']({folder}/', f'](nbs/{folder}/')
+    for folder in ('frameworks', 'techniques', 'tutorials', 'experiments', 'tables'): text = text.replace(f']({folder}/', f'](nbs/{folder}/')
     text = re.sub(r'\]\((?=\d\d_)', '](nbs/', text)
     return text.replace('](../', '](').replace("'../results", "'results")
 
