@@ -127,7 +127,7 @@ class Linear(torch.autograd.Function):
         a, w = ctx.saved_tensors
         return product(g, w.t()) if ctx.needs_input_grad[0] else None, product(g.t(), a.t()) if ctx.needs_input_grad[1] else None
 
-# %% ../nbs/15_tiles.ipynb #f09c81b5
+# %% ../nbs/15_tiles.ipynb #0bba2077
 def flip(w:Tensor, groups:int) -> Tensor: # (O,C/g,k,k) -> (C,O/g,k,k)
     "The kernel that takes a convolution's output gradient to its input gradient: mirrored, inputs and outputs exchanged."
     O, C, *k = w.shape
@@ -147,7 +147,7 @@ class TileConv(torch.autograd.Function):
         gx = valid(g, flip(w, groups), t, dilation, groups) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]: return gx, *[None]*4
         x = fetch(to_rows(x), t)
-        if len(t.shape) == 5: # columns
+        if len(t.shape) == 5:  # columns
             gw = product(to_rows(g).t(), x.view(-1, w[0].numel()).t())
             return gx, gw.view(len(w), *w.shape[2:], w.shape[1]).permute(0, 3, 1, 2), *[None]*3
         g = g.contiguous(memory_format=torch.channels_last)
@@ -161,7 +161,7 @@ def valid(x:Tensor, w:Tensor, t:Table, dilation, groups:int) -> Tensor: # (T,O,h
     if len(t.shape) == 3: return F.conv2d(from_rows(rows, *t.shape[1:]), w, dilation=dilation, groups=groups)
     return from_rows(product(rows.view(-1, w[0].numel()), w.permute(0, 2, 3, 1).reshape(len(w), -1)), *t.shape[1:3])
 
-# %% ../nbs/15_tiles.ipynb #642cb0f7
+# %% ../nbs/15_tiles.ipynb #c2edfff8
 def pair(a) -> tuple[int, int]:
     "An option of a convolution or pooling as (vertical, horizontal)."
     return tuple(a) if isinstance(a, (tuple, list)) else (a, a)
@@ -183,8 +183,8 @@ def conv(layout:Layout, x:Tensor, weight:Tensor, bias=None, stride=1, padding=0,
         x, weight = (a.to(torch.get_autocast_dtype(kind)) for a in (x, weight))
     k, s, p, d = geometry(x, weight.shape[2:], stride, padding, dilation)
     h, w = (n//m for n, m in zip(x.shape[2:], s))
-    columns = groups == 1 and h*w <= 4
-    inside = p == (0, 0) and all(j*(i - 1) < m for i, j, m in zip(k, d, s)) # no pixel of a neighbour is needed
+    columns = groups == 1 and h*w <= 4  # tiny tiles
+    inside = p == (0, 0) and all(j*(i - 1) < m for i, j, m in zip(k, d, s))  # no pixel of a neighbour is needed
     if inside and not columns: return F.conv2d(x, weight, bias, s, p, d, groups)
     if s == (1, 1) and not inside:
         y = TileConv.apply(x, weight, table(layout, x, k, s, p, d, columns), d, groups)
@@ -224,14 +224,14 @@ class OnTiles(TorchFunctionMode):
         if fn in WHOLE_MAP: raise ValueError(f'{fn.__name__} needs the whole map, not tiles: use an encoder without it, e.g. resnet18')
         return fn(*args, **kwargs)
 
-# %% ../nbs/15_tiles.ipynb #b836f6a4
+# %% ../nbs/15_tiles.ipynb #736d890f
 def stride_of(encoder:nn.Module) -> int:
     "Pixels of the image to a position of the last feature map. Raises ValueError for an encoder without one."
     net = copy.deepcopy(encoder).to('meta').eval()
-    b, side = Branch(torch.empty(1, 3, 256, 256, device='meta'), net), 256
+    b = Branch(torch.empty(1, 3, 256, 256, device='meta'), net)
     for s in steps(net)[:-1]: s.run(b)
     if b.x.ndim != 4: raise ValueError(f'a {type(encoder).__name__} has no feature map at its end: use a ResNet')
-    return round(side/b.x.shape[-1])
+    return round(256/b.x.shape[-1])
 
 def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step before the pooling
     "Try an encoder on tiles, without data. Raises ValueError for one that cannot be computed so."

@@ -47,6 +47,8 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(technique='simwnw', encoder='toys.NoSteps', encoder_args={}), ['NoSteps', '@steps.register']),
     (dict(technique='resize', technique_args={'quota': -1}, **CNN), ['quota -1', '[0, 1)']),
     (dict(technique='evit', technique_args={'keep_rate': 0}, **VIT), ['keep_rate 0', '(0, 1]']),
+    (dict(technique='effssl.tiles.Tiled', **VIT), ['VisionTransformer', 'use a ResNet']),
+    (dict(technique='effssl.tiles.Tiled', encoder='timm:resnet26', encoder_args={'drop_path_rate': .1}), ['DropPath', 'drop_path_rate']),
     (dict(technique='tome', technique_args={'keep_rate': .3}, **VIT), ['keep_rate 0.3', 'halve']),
     (dict(technique_args={'keep_rate': .8}), ['keep_rate', 'without a technique']),
     (dict(technique_args='{keep'), ['{keep', 'JSON']),
