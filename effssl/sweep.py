@@ -41,7 +41,7 @@ def expand(base:dict|None=None, # parameters of all runs
         if not isinstance(v, list) or not v: raise ValueError(f'grid: {k} is {v!r}, but must be a list of values, as in {k}: [{v!r}]')
     return [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
 
-# %% ../nbs/10_sweep.ipynb #4e309b97
+# %% ../nbs/10_sweep.ipynb #c433c363
 COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,
               imagenet=1_281_167, imagenet100=126_689, tinyimagenet=100_000)  # training images
 
@@ -61,7 +61,7 @@ def data_state(dataset:str) -> str:
 
 @lru_cache
 def builds(what:str, batch_size:int):
-    "Build the network of a recipe, given as JSON; raises as `build` does, or if a part cannot use the batch or the views. Once for all runs that share both."
+    "Build the network of a recipe (JSON); raises as `build` does, or if a part cannot use batch or views. Once for all runs that share both."
     framework, augs = build(Recipe(**json.loads(what)))
     framework.check(batch_size, [a.size for a in augs])
 
