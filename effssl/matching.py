@@ -216,13 +216,14 @@ def explore_blocks():
     draw()
     return w.VBox([*controls.values(), shown])
 
-# %% ../nbs/13_matching.ipynb #9f71a690
+# %% ../nbs/13_matching.ipynb #52301d3e
 def count_of(quota:float, n:int, of:str) -> int:
     "How many of n blocks a quota removes. Raises ValueError for a quota outside [0, 1) or one that leaves nothing."
     k = round(quota*n) if 0 <= quota < 1 else n
     if k == n: raise ValueError(f'quota {quota} of the {n} blocks of {of} leaves nothing: it must be at least 0 and at most {(n - 1)/n:.2f}')
     return k
 
+# %% ../nbs/13_matching.ipynb #46959e82
 def choose(psnr:Tensor, # (B,n)
            quota:float|None=None, per:str='row', # share of the blocks of a 'row' or of an 'image' …
            threshold:float|None=None, # … or dB

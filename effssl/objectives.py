@@ -54,7 +54,7 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #88d92c42
+# %% ../nbs/05_objectives.ipynb #20a28993
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
@@ -75,14 +75,6 @@ class Framework(nn.Module):
         "Run the walk, return the loss. Observers are techniques that only look."
         lockstep(walk, techniques := [*self.techniques, *observers])
         return total_loss(lambda: self.objective(walk), walk, techniques)
-    def check(self, batch:int, sizes:list[int]):
-        "Raise ValueError for a batch, of all processes together, or for views, of these sides in px, that a part cannot work with."
-        for m in self.modules():
-            if isinstance(m, Objective): m.check_batch(batch)
-        for t in self.techniques: t.check_views(sizes)
-    def momentum_at(self, progress:float) -> float:
-        "The target's momentum: from its start to 1 along a cosine, unless overridden."
-        return cosine_momentum(self.momentum, progress)
     def before_step(self, epoch:int):
         "Let objectives (copies too) look at their gradients."
         for m in self.modules():
@@ -92,6 +84,19 @@ class Framework(nn.Module):
         if self.target is not None: ema(self.target, self.encoder, self.momentum_at(progress))
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
+
+# %% ../nbs/05_objectives.ipynb #d6724008
+def check(self:Framework, batch:int, sizes:list[int]):
+    "Raise ValueError for a batch, of all processes together, or for views, of these sides in px, that a part cannot work with."
+    for m in self.modules():
+        if isinstance(m, Objective): m.check_batch(batch)
+    for t in self.techniques: t.check_views(sizes)
+
+def momentum_at(self:Framework, progress:float) -> float:
+    "The target's momentum: from its start to 1 along a cosine, unless overridden."
+    return cosine_momentum(self.momentum, progress)
+
+for fn in (check, momentum_at): setattr(Framework, fn.__name__, fn)
 
 # %% ../nbs/05_objectives.ipynb #dad50afc
 def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branch:
