@@ -54,7 +54,7 @@ class Objective(nn.Module):
         "Parameters whose learning rate is not scheduled."
         return []
 
-# %% ../nbs/05_objectives.ipynb #332c8e72
+# %% ../nbs/05_objectives.ipynb #6d1477c9
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
@@ -75,22 +75,29 @@ class Framework(nn.Module):
         "Run the walk, return the loss. Observers are techniques that only look."
         lockstep(walk, techniques := [*self.techniques, *observers])
         return total_loss(lambda: self.objective(walk), walk, techniques)
-    def check_batch(self, size:int):
-        "Raise ValueError for a batch, of all processes together, that an objective (copies too) cannot work with."
-        for m in self.modules():
-            if isinstance(m, Objective): m.check_batch(size)
-    def momentum_at(self, progress:float) -> float:
-        "The target's momentum: from its start to 1 along a cosine, unless overridden."
-        return cosine_momentum(self.momentum, progress)
-    def before_step(self, epoch:int):
-        "Let objectives (copies too) look at their gradients."
-        for m in self.modules():
-            if isinstance(m, Objective): m.before_step(epoch)
-    def after_step(self, progress:float):
-        "Move everything that moves by itself: the target, objectives (copies too), techniques."
-        if self.target is not None: ema(self.target, self.encoder, self.momentum_at(progress))
-        for m in self.modules():
-            if isinstance(m, (Objective, Technique)): m.after_step(progress)
+
+# %% ../nbs/05_objectives.ipynb #8a676561
+def check_batch(self:Framework, size:int):
+    "Raise ValueError for a batch, of all processes together, that an objective (copies too) cannot work with."
+    for m in self.modules():
+        if isinstance(m, Objective): m.check_batch(size)
+
+def before_step(self:Framework, epoch:int):
+    "Let objectives (copies too) look at their gradients."
+    for m in self.modules():
+        if isinstance(m, Objective): m.before_step(epoch)
+
+def momentum_at(self:Framework, progress:float) -> float:
+    "The target's momentum: from its start to 1 along a cosine, unless overridden."
+    return cosine_momentum(self.momentum, progress)
+
+def after_step(self:Framework, progress:float):
+    "Move everything that moves by itself: the target, objectives (copies too), techniques."
+    if self.target is not None: ema(self.target, self.encoder, self.momentum_at(progress))
+    for m in self.modules():
+        if isinstance(m, (Objective, Technique)): m.after_step(progress)
+
+for fn in (check_batch, before_step, momentum_at, after_step): setattr(Framework, fn.__name__, fn)
 
 # %% ../nbs/05_objectives.ipynb #3a70329f
 def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branch:

@@ -147,3 +147,9 @@ def test_committed_grid(path, monkeypatch):
     table = plan(runs)
     assert set(table.problem) == {''}
     assert len(table) == len(runs), 'two lines are the same run'
+
+
+def test_plan_sees_a_batch_that_the_loss_cannot_use(tmp_path):
+    moco = dict(TINY, framework='mocov2', framework_args=dict(queue=100))
+    fits, not_ = plan([dict(moco, batch_size=50), moco], tmp_path).problem
+    assert fits == '' and 'queue 100 is not a multiple of the batch of 64' in not_
