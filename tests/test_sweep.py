@@ -138,10 +138,10 @@ GRIDS = sorted((ROOT/'nbs'/'experiments'/'grids').glob('*.yml'))
 def test_committed_grid(path, monkeypatch):
     "Nothing would keep its runs from starting, but perhaps the data; of each technique one network is built, its other arguments are tried alone."
     build, built = effssl.sweep.builds, set()
-    def once(what):
+    def once(what, batch_size):
         r = Recipe(**json.loads(what))
         if r.technique: make('technique', r.technique, r.technique_args)
-        if r.technique not in built: built.add(r.technique); build(what)
+        if r.technique not in built: built.add(r.technique); build(what, batch_size)
     monkeypatch.setattr('effssl.sweep.builds', once)
     runs = read_grid(path)
     table = plan(runs)
