@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONEDNN', 'WHOLE_MAP', 'Layout', 'reach', 'Table', 'table', 'to_rows', 'from_rows', 'fetch', 'Fetch', 'product',
-           'Linear', 'flip', 'TileConv', 'valid', 'pair', 'geometry', 'conv', 'max_pool', 'avg_pool', 'OnTiles',
+           'Linear', 'flip', 'valid', 'TileConv', 'pair', 'geometry', 'conv', 'max_pool', 'avg_pool', 'OnTiles',
            'stride_of', 'examine', 'kept_blocks', 'Tiled']
 
 # %% ../nbs/15_tiles.ipynb #e458b493
@@ -127,12 +127,19 @@ class Linear(torch.autograd.Function):
         a, w = ctx.saved_tensors
         return product(g, w.t()) if ctx.needs_input_grad[0] else None, product(g.t(), a.t()) if ctx.needs_input_grad[1] else None
 
-# %% ../nbs/15_tiles.ipynb #0bba2077
+# %% ../nbs/15_tiles.ipynb #81b2610b
 def flip(w:Tensor, groups:int) -> Tensor: # (O,C/g,k,k) -> (C,O/g,k,k)
     "The kernel that takes a convolution's output gradient to its input gradient: mirrored, inputs and outputs exchanged."
     O, C, *k = w.shape
     return w.view(groups, O//groups, C, *k).transpose(1, 2).reshape(groups*C, O//groups, *k).flip(2, 3)
 
+def valid(x:Tensor, w:Tensor, t:Table, dilation, groups:int) -> Tensor: # (T,O,h,w)
+    "A convolution of stride 1 without padding on what a table fetches."
+    rows = fetch(to_rows(x), t)
+    if len(t.shape) == 3: return F.conv2d(from_rows(rows, *t.shape[1:]), w, dilation=dilation, groups=groups)
+    return from_rows(product(rows.view(-1, w[0].numel()), w.permute(0, 2, 3, 1).reshape(len(w), -1)), *t.shape[1:3])
+
+# %% ../nbs/15_tiles.ipynb #66e1e855
 class TileConv(torch.autograd.Function):
     "A convolution of stride 1 on halos or columns; its input gradient is the same with the mirrored kernel: a gather, no scatter."
     @staticmethod
@@ -154,12 +161,6 @@ class TileConv(torch.autograd.Function):
         gw = torch.ops.aten.convolution_backward(g, from_rows(x, *t.shape[1:]), w, None, [1, 1], [0, 0], dilation, False, [0, 0], groups,
                                                  [False, True, False])[1]
         return gx, gw, *[None]*3
-
-def valid(x:Tensor, w:Tensor, t:Table, dilation, groups:int) -> Tensor: # (T,O,h,w)
-    "A convolution of stride 1 without padding on what a table fetches."
-    rows = fetch(to_rows(x), t)
-    if len(t.shape) == 3: return F.conv2d(from_rows(rows, *t.shape[1:]), w, dilation=dilation, groups=groups)
-    return from_rows(product(rows.view(-1, w[0].numel()), w.permute(0, 2, 3, 1).reshape(len(w), -1)), *t.shape[1:3])
 
 # %% ../nbs/15_tiles.ipynb #c2edfff8
 def pair(a) -> tuple[int, int]:
