@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONEDNN', 'WHOLE_MAP', 'Layout', 'reach', 'Table', 'table', 'to_rows', 'from_rows', 'fetch', 'Fetch', 'product',
-           'Linear', 'flip', 'TileConv', 'valid', 'pair', 'geometry', 'conv', 'max_pool', 'avg_pool', 'OnTiles',
+           'Linear', 'flip', 'valid', 'TileConv', 'pair', 'geometry', 'conv', 'max_pool', 'avg_pool', 'OnTiles',
            'stride_of', 'examine', 'kept_blocks', 'Tiled']
 
 # %% ../nbs/15_tiles.ipynb #e458b493
@@ -127,12 +127,19 @@ class Linear(torch.autograd.Function):
         a, w = ctx.saved_tensors
         return product(g, w.t()) if ctx.needs_input_grad[0] else None, product(g.t(), a.t()) if ctx.needs_input_grad[1] else None
 
-# %% ../nbs/15_tiles.ipynb #e0a5a9ee
+# %% ../nbs/15_tiles.ipynb #81b2610b
 def flip(w:Tensor, groups:int) -> Tensor: # (O,C/g,k,k) -> (C,O/g,k,k)
     "The kernel that takes a convolution's output gradient to its input gradient: mirrored, inputs and outputs exchanged."
     O, C, *k = w.shape
     return w.view(groups, O//groups, C, *k).transpose(1, 2).reshape(groups*C, O//groups, *k).flip(2, 3)
 
+def valid(x:Tensor, w:Tensor, t:Table, dilation, groups:int) -> Tensor: # (T,O,h,w)
+    "A convolution of stride 1 without padding on what a table fetches."
+    rows = fetch(to_rows(x), t)
+    if len(t.shape) == 3: return F.conv2d(from_rows(rows, *t.shape[1:]), w, dilation=dilation, groups=groups)
+    return from_rows(product(rows.view(-1, w[0].numel()), w.permute(0, 2, 3, 1).reshape(len(w), -1)), *t.shape[1:3])
+
+# %% ../nbs/15_tiles.ipynb #66e1e855
 class TileConv(torch.autograd.Function):
     "A convolution of stride 1 on halos or columns; its input gradient is the same with the mirrored kernel: a gather, no scatter."
     @staticmethod
@@ -155,14 +162,7 @@ class TileConv(torch.autograd.Function):
                                                  [False, True, False])[1]
         return gx, gw, *[None]*3
 
-# %% ../nbs/15_tiles.ipynb #9d34014e
-def valid(x:Tensor, w:Tensor, t:Table, dilation, groups:int) -> Tensor: # (T,O,h,w)
-    "A convolution of stride 1 without padding on what a table fetches."
-    rows = fetch(to_rows(x), t)
-    if len(t.shape) == 3: return F.conv2d(from_rows(rows, *t.shape[1:]), w, dilation=dilation, groups=groups)
-    return from_rows(product(rows.view(-1, w[0].numel()), w.permute(0, 2, 3, 1).reshape(len(w), -1)), *t.shape[1:3])
-
-# %% ../nbs/15_tiles.ipynb #7e258466
+# %% ../nbs/15_tiles.ipynb #c2edfff8
 def pair(a) -> tuple[int, int]:
     "An option of a convolution or pooling as (vertical, horizontal)."
     return tuple(a) if isinstance(a, (tuple, list)) else (a, a)
@@ -177,7 +177,6 @@ def geometry(x:Tensor, kernel, stride, padding, dilation) -> tuple: # pairs
                 'use padding (kernel − 1)//2 and a block size that the encoder\'s stride divides')
     return g
 
-# %% ../nbs/15_tiles.ipynb #2a150105
 def conv(layout:Layout, x:Tensor, weight:Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     "`F.conv2d` on packed tiles."
     kind = x.device.type
@@ -197,9 +196,6 @@ def conv(layout:Layout, x:Tensor, weight:Tensor, bias=None, stride=1, padding=0,
         t = table(layout, x, k, s, p, d)
         y = F.conv2d(from_rows(Fetch.apply(to_rows(x), t), *t.shape[1:]), weight, None, s, 0, d, groups)
     return y if bias is None else y + bias.to(y.dtype).view(1, -1, 1, 1)
-
-# %% ../nbs/15_tiles.ipynb #f6fca61c
-#| export
 
 # %% ../nbs/15_tiles.ipynb #1914a1c3
 def max_pool(layout:Layout, x:Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False) -> Tensor:
@@ -229,7 +225,7 @@ class OnTiles(TorchFunctionMode):
         if fn in WHOLE_MAP: raise ValueError(f'{fn.__name__} needs the whole map, not tiles: use an encoder without it, e.g. resnet18')
         return fn(*args, **kwargs)
 
-# %% ../nbs/15_tiles.ipynb #65e607c4
+# %% ../nbs/15_tiles.ipynb #736d890f
 def stride_of(encoder:nn.Module) -> int:
     "Pixels of the image to a position of the last feature map. Raises ValueError for an encoder without one."
     net = copy.deepcopy(encoder).to('meta').eval()
@@ -241,7 +237,7 @@ def stride_of(encoder:nn.Module) -> int:
 def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step before the pooling
     "Try an encoder on tiles, without data. Raises ValueError for one that cannot be computed so."
     *_, last, end = (s.name for s in steps(encoder))
-    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need a step 'pool', the mean of the map")
+    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need a step 'pool' that takes the mean of the map")
     random = [type(m).__name__ for m in encoder.modules() if type(m).__name__ in ('DropPath', 'DropBlock2d') and m.drop_prob]
     if random: raise ValueError(f'{random[0]} draws image by image, which tiles are not: leave out drop_path_rate and drop_block_rate')
     n, net, live = stride_of(encoder), copy.deepcopy(encoder).to('meta').eval(), torch.ones(1, 2, 2, dtype=torch.bool)
@@ -252,7 +248,7 @@ def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step be
         for s in steps(net)[:-1]: s.run(b)
     return n, last
 
-# %% ../nbs/15_tiles.ipynb #fc6b8520
+# %% ../nbs/15_tiles.ipynb #91283e1d
 def kept_blocks(live:Tensor, x:Tensor, block:int, stride:int) -> Tensor: # (B,H/block,W/block)
     "Which blocks of images (B,3,H,W) a mask (B,1,H,W) keeps. Raises ValueError if mask, block and encoder do not fit."
     (B, _, H, W), n = x.shape, block
@@ -267,7 +263,6 @@ def kept_blocks(live:Tensor, x:Tensor, block:int, stride:int) -> Tensor: # (B,H/
     if not keep.flatten(1).any(1).all(): raise ValueError('live removes every block of an image: keep one at least')
     return keep
 
-# %% ../nbs/15_tiles.ipynb #db152c01
 class Tiled(Technique):
     "Exact computation on kept blocks alone; a technique before this one in the list has set `live`."
     def __init__(self, block:int=8): # px of the image; a multiple of the encoder's stride
