@@ -10,6 +10,7 @@ from torch import nn
 import two
 from conftest import ROOT
 from effssl.frameworks.simclr import nt_xent
+from effssl.masks import keeps_all, kept_batch_norm
 from effssl.objectives import gather, world
 from effssl.runs import recipe, run
 
@@ -88,3 +89,34 @@ def test_simclr_with_gather(tmp_path):
     joint.backward()
     assert torch.allclose(loss, joint, atol=1e-5)
     for g, p in zip(grads, net.parameters()): assert torch.allclose(g, p.grad, atol=1e-5)
+
+
+def masked_batch():
+    g = torch.Generator().manual_seed(0)
+    x, live = torch.randn(6, 3, 5, 5, generator=g), torch.rand(6, 3, 5, 5, generator=g) > .4
+    live[:3, 1] = False  # a channel of which the first process keeps nothing
+    return x.requires_grad_(), live, torch.randn(6, 3, 5, 5, generator=g), torch.zeros(3), torch.ones(3)
+
+
+def kept_norm(rows):
+    x, live, up, mean, var = masked_batch()
+    y = kept_batch_norm(x[rows], live[rows], mean, var, training=True)
+    (y*up[rows]).sum().backward()
+    return [y.detach(), x.grad[rows], mean, var]
+
+
+def norm_worker(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{path}/norm', rank=rank, world_size=2)
+    torch.save(kept_norm(slice(3*rank, 3*rank + 3)), f'{path}/{rank}.pt')
+    keep = torch.ones(2, 1, 4, 4).bool()
+    assert not keeps_all(keep if rank else ~keep) and keeps_all(keep)  # what one removes, both heed
+    dist.destroy_process_group()
+
+
+def test_norm_over_kept_positions_is_joint(tmp_path):
+    mp.spawn(norm_worker, (str(tmp_path),), nprocs=2)
+    (y, grad, *stats), (y2, grad2, *stats2) = (torch.load(tmp_path/f'{rank}.pt') for rank in (0, 1))
+    joint = kept_norm(slice(None))
+    for a, b in zip([torch.cat([y, y2]), torch.cat([grad, grad2]), *stats], joint): assert torch.allclose(a, b, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(stats, stats2))
