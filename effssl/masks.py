@@ -177,7 +177,7 @@ class Aligned:
         across = self.across[i, None]
         return y + self.down[i, None], torch.where(self.mirrored[i, None], across - x, across + x)
 
-# %% ../nbs/14_masks.ipynb #69d5a011
+# %% ../nbs/14_masks.ipynb #1813f09f
 def similar_ring(a:Tensor, b:Tensor, # (B·S·S,C) both maps, a row for each position
                  size:int, box:Aligned, i:Tensor, r:int, # which boxes, which ring
                  worst:Tensor, # (B,C) the greatest mean squared error that is similar
@@ -191,6 +191,7 @@ def similar_ring(a:Tensor, b:Tensor, # (B·S·S,C) both maps, a row for each pos
     count = there.sum(1)[:, None]
     return (error <= worst[box.n[i]]*count) & (count > 0)
 
+# %% ../nbs/14_masks.ipynb #ff75ae65
 @torch.no_grad()
 def rings(a:Tensor, b:Tensor, # (B,C,S,S) maps
           boxes:Boxes, threshold:float=20., # dB
@@ -256,7 +257,7 @@ def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one br
         for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)): found[id(one)] = live & found.get(id(one), one.live)
     return found
 
-# %% ../nbs/14_masks.ipynb #8b5d21d0
+# %% ../nbs/14_masks.ipynb #d0fd87aa
 class Masked(Technique):
     "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `pairs`."
     def __init__(self, footprint:str='persistent', # or 'waning', 'waxing'
@@ -283,11 +284,16 @@ class Masked(Technique):
             if branch.skip is not None: flow.note(branch.skip, self.skips[id(branch)])
             yield
         branch.live, self.skips[id(branch)] = flow.mask(branch.x), None if branch.skip is None else flow.mask(branch.skip)
-    def wax(self, step, branch):
-        "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
-        if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
-        if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
 
+# %% ../nbs/14_masks.ipynb #9f025ff8
+def wax(self:Masked, step, branch):
+    "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
+    if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
+    if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
+
+Masked.wax = wax
+
+# %% ../nbs/14_masks.ipynb #441400b9
 def check_norm(net:nn.Module):
     "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
     if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
