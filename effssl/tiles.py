@@ -162,7 +162,7 @@ class TileConv(torch.autograd.Function):
                                                  [False, True, False])[1]
         return gx, gw, *[None]*3
 
-# %% ../nbs/15_tiles.ipynb #c2edfff8
+# %% ../nbs/15_tiles.ipynb #7e258466
 def pair(a) -> tuple[int, int]:
     "An option of a convolution or pooling as (vertical, horizontal)."
     return tuple(a) if isinstance(a, (tuple, list)) else (a, a)
@@ -177,6 +177,7 @@ def geometry(x:Tensor, kernel, stride, padding, dilation) -> tuple: # pairs
                 'use padding (kernel − 1)//2 and a block size that the encoder\'s stride divides')
     return g
 
+# %% ../nbs/15_tiles.ipynb #2a150105
 def conv(layout:Layout, x:Tensor, weight:Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     "`F.conv2d` on packed tiles."
     kind = x.device.type
@@ -225,7 +226,7 @@ class OnTiles(TorchFunctionMode):
         if fn in WHOLE_MAP: raise ValueError(f'{fn.__name__} needs the whole map, not tiles: use an encoder without it, e.g. resnet18')
         return fn(*args, **kwargs)
 
-# %% ../nbs/15_tiles.ipynb #736d890f
+# %% ../nbs/15_tiles.ipynb #04386c2a
 def stride_of(encoder:nn.Module) -> int:
     "Pixels of the image to a position of the last feature map. Raises ValueError for an encoder without one."
     net = copy.deepcopy(encoder).to('meta').eval()
@@ -237,7 +238,7 @@ def stride_of(encoder:nn.Module) -> int:
 def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step before the pooling
     "Try an encoder on tiles, without data. Raises ValueError for one that cannot be computed so."
     *_, last, end = (s.name for s in steps(encoder))
-    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need a step 'pool' that takes the mean of the map")
+    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need one, 'pool', that takes the mean")
     random = [type(m).__name__ for m in encoder.modules() if type(m).__name__ in ('DropPath', 'DropBlock2d') and m.drop_prob]
     if random: raise ValueError(f'{random[0]} draws image by image, which tiles are not: leave out drop_path_rate and drop_block_rate')
     n, net, live = stride_of(encoder), copy.deepcopy(encoder).to('meta').eval(), torch.ones(1, 2, 2, dtype=torch.bool)
@@ -248,7 +249,7 @@ def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step be
         for s in steps(net)[:-1]: s.run(b)
     return n, last
 
-# %% ../nbs/15_tiles.ipynb #91283e1d
+# %% ../nbs/15_tiles.ipynb #fc6b8520
 def kept_blocks(live:Tensor, x:Tensor, block:int, stride:int) -> Tensor: # (B,H/block,W/block)
     "Which blocks of images (B,3,H,W) a mask (B,1,H,W) keeps. Raises ValueError if mask, block and encoder do not fit."
     (B, _, H, W), n = x.shape, block
@@ -263,6 +264,7 @@ def kept_blocks(live:Tensor, x:Tensor, block:int, stride:int) -> Tensor: # (B,H/
     if not keep.flatten(1).any(1).all(): raise ValueError('live removes every block of an image: keep one at least')
     return keep
 
+# %% ../nbs/15_tiles.ipynb #db152c01
 class Tiled(Technique):
     "Exact computation on kept blocks alone; a technique before this one in the list has set `live`."
     def __init__(self, block:int=8): # px of the image; a multiple of the encoder's stride
