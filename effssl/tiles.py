@@ -226,7 +226,7 @@ class OnTiles(TorchFunctionMode):
         if fn in WHOLE_MAP: raise ValueError(f'{fn.__name__} needs the whole map, not tiles: use an encoder without it, e.g. resnet18')
         return fn(*args, **kwargs)
 
-# %% ../nbs/15_tiles.ipynb #65e607c4
+# %% ../nbs/15_tiles.ipynb #04386c2a
 def stride_of(encoder:nn.Module) -> int:
     "Pixels of the image to a position of the last feature map. Raises ValueError for an encoder without one."
     net = copy.deepcopy(encoder).to('meta').eval()
@@ -238,7 +238,7 @@ def stride_of(encoder:nn.Module) -> int:
 def examine(encoder:nn.Module) -> tuple[int, str]: # stride, name of the step before the pooling
     "Try an encoder on tiles, without data. Raises ValueError for one that cannot be computed so."
     *_, last, end = (s.name for s in steps(encoder))
-    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need a step 'pool', the mean of the map")
+    if end != 'pool': raise ValueError(f"the last step of a {type(encoder).__name__} is {end!r}: tiles need one, 'pool', that takes the mean")
     random = [type(m).__name__ for m in encoder.modules() if type(m).__name__ in ('DropPath', 'DropBlock2d') and m.drop_prob]
     if random: raise ValueError(f'{random[0]} draws image by image, which tiles are not: leave out drop_path_rate and drop_block_rate')
     n, net, live = stride_of(encoder), copy.deepcopy(encoder).to('meta').eval(), torch.ones(1, 2, 2, dtype=torch.bool)
