@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['WINDOWS', 'CHUNK', 'FOOTPRINTS', 'kept_moments', 'kept_batch_norm', 'KeptBatchNorm', 'at_size', 'to_map', 'Boxes',
-           'painted', 'waned', 'MaskFlow', 'ring', 'Aligned', 'similar_ring', 'rings', 'waxed', 'keeps_all',
-           'mean_of_kept', 'mask_rule', 'ring_masks', 'Masked', 'check_norm', 'skipped_macs', 'TraceMasks',
-           'show_masks']
+           'painted', 'waned', 'MaskFlow', 'ring', 'Aligned', 'similar_ring', 'rings', 'waxed', 'check_norm',
+           'keeps_all', 'mean_of_kept', 'mask_rule', 'ring_masks', 'Masked', 'skipped_macs', 'TraceMasks', 'show_masks']
 
 # %% ../nbs/14_masks.ipynb #f6dac598
 from contextlib import contextmanager
@@ -177,7 +176,7 @@ class Aligned:
         across = self.across[i, None]
         return y + self.down[i, None], torch.where(self.mirrored[i, None], across - x, across + x)
 
-# %% ../nbs/14_masks.ipynb #69d5a011
+# %% ../nbs/14_masks.ipynb #1813f09f
 def similar_ring(a:Tensor, b:Tensor, # (B·S·S,C) both maps, a row for each position
                  size:int, box:Aligned, i:Tensor, r:int, # which boxes, which ring
                  worst:Tensor, # (B,C) the greatest mean squared error that is similar
@@ -191,6 +190,7 @@ def similar_ring(a:Tensor, b:Tensor, # (B·S·S,C) both maps, a row for each pos
     count = there.sum(1)[:, None]
     return (error <= worst[box.n[i]]*count) & (count > 0)
 
+# %% ../nbs/14_masks.ipynb #ff75ae65
 @torch.no_grad()
 def rings(a:Tensor, b:Tensor, # (B,C,S,S) maps
           boxes:Boxes, threshold:float=20., # dB
@@ -223,8 +223,13 @@ def waxed(a:Tensor, b:Tensor, # (B,C,S,S) maps
     return (~painted(a.shape, box.n, box.top, box.left, bottom, right, g),
             ~painted(b.shape, box.n, box.top + box.down, left_b, bottom + box.down, left_b + box.width, g))
 
-# %% ../nbs/14_masks.ipynb #cfafd8b4
+# %% ../nbs/14_masks.ipynb #bfe9b908
 FOOTPRINTS = ('persistent', 'waning', 'waxing')
+
+def check_norm(net:nn.Module):
+    "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
+    if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
+    raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
 
 def keeps_all(live:Tensor) -> bool:
     "Whether a mask removes nothing, here and in the other processes, which share their statistics."
@@ -256,11 +261,10 @@ def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one br
         for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)): found[id(one)] = live & found.get(id(one), one.live)
     return found
 
-# %% ../nbs/14_masks.ipynb #8b5d21d0
+# %% ../nbs/14_masks.ipynb #584c8d50
 class Masked(Technique):
     "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `pairs`."
-    def __init__(self, footprint:str='persistent', # or 'waning', 'waxing'
-                 stats:str='kept', # BatchNorm's statistics: over 'kept' positions or over 'all'
+    def __init__(self, footprint:str='persistent', stats:str='kept', # one of FOOTPRINTS; statistics over 'kept' or 'all' positions
                  threshold:float=20., # dB, from which on a ring is similar (waxing)
                  growth:int|None=1): # rings around a block in a map at most (waxing); None: until one differs or has left the map
         if footprint not in FOOTPRINTS: raise unknown('footprint', footprint, FOOTPRINTS)
@@ -287,11 +291,6 @@ class Masked(Technique):
         "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
         if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
         if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
-
-def check_norm(net:nn.Module):
-    "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
-    if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
-    raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
 
 # %% ../nbs/14_masks.ipynb #1579a7a5
 def skipped_macs(net:nn.Module, # a ResNet; it is not changed
