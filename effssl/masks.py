@@ -223,7 +223,7 @@ def waxed(a:Tensor, b:Tensor, # (B,C,S,S) maps
     return (~painted(a.shape, box.n, box.top, box.left, bottom, right, g),
             ~painted(b.shape, box.n, box.top + box.down, left_b, bottom + box.down, left_b + box.width, g))
 
-# %% ../nbs/14_masks.ipynb #bfe9b908
+# %% ../nbs/14_masks.ipynb #38788b90
 FOOTPRINTS = ('persistent', 'waning', 'waxing')
 
 def check_norm(net:nn.Module):
@@ -252,6 +252,7 @@ def mask_rule(footprint:str, image:Tensor): # (B,1,S,S) mask of the images
         return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
     return after
 
+# %% ../nbs/14_masks.ipynb #f8d8fe21
 def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one branch has no mask is passed over
                threshold:float, growth:int|None) -> dict: # id of a branch -> (B,C,S,S)
     "The masks of all branches with the similar rings of all their pairs removed."
