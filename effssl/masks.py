@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['WINDOWS', 'CHUNK', 'FOOTPRINTS', 'kept_moments', 'kept_batch_norm', 'KeptBatchNorm', 'at_size', 'to_map', 'Boxes',
-           'painted', 'waned', 'MaskFlow', 'ring', 'Aligned', 'similar_ring', 'rings', 'waxed', 'keeps_all',
-           'mean_of_kept', 'mask_rule', 'ring_masks', 'Masked', 'check_norm', 'skipped_macs', 'TraceMasks',
-           'show_masks']
+           'painted', 'waned', 'MaskFlow', 'ring', 'Aligned', 'similar_ring', 'rings', 'waxed', 'check_norm',
+           'keeps_all', 'mean_of_kept', 'mask_rule', 'ring_masks', 'Masked', 'skipped_macs', 'TraceMasks', 'show_masks']
 
 # %% ../nbs/14_masks.ipynb #f6dac598
 from contextlib import contextmanager
@@ -224,8 +223,13 @@ def waxed(a:Tensor, b:Tensor, # (B,C,S,S) maps
     return (~painted(a.shape, box.n, box.top, box.left, bottom, right, g),
             ~painted(b.shape, box.n, box.top + box.down, left_b, bottom + box.down, left_b + box.width, g))
 
-# %% ../nbs/14_masks.ipynb #cfafd8b4
+# %% ../nbs/14_masks.ipynb #38788b90
 FOOTPRINTS = ('persistent', 'waning', 'waxing')
+
+def check_norm(net:nn.Module):
+    "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
+    if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
+    raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
 
 def keeps_all(live:Tensor) -> bool:
     "Whether a mask removes nothing, here and in the other processes, which share their statistics."
@@ -248,6 +252,7 @@ def mask_rule(footprint:str, image:Tensor): # (B,1,S,S) mask of the images
         return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
     return after
 
+# %% ../nbs/14_masks.ipynb #f8d8fe21
 def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one branch has no mask is passed over
                threshold:float, growth:int|None) -> dict: # id of a branch -> (B,C,S,S)
     "The masks of all branches with the similar rings of all their pairs removed."
@@ -257,11 +262,10 @@ def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one br
         for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)): found[id(one)] = live & found.get(id(one), one.live)
     return found
 
-# %% ../nbs/14_masks.ipynb #d0fd87aa
+# %% ../nbs/14_masks.ipynb #584c8d50
 class Masked(Technique):
     "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `pairs`."
-    def __init__(self, footprint:str='persistent', # or 'waning', 'waxing'
-                 stats:str='kept', # BatchNorm's statistics: over 'kept' positions or over 'all'
+    def __init__(self, footprint:str='persistent', stats:str='kept', # one of FOOTPRINTS; statistics over 'kept' or 'all' positions
                  threshold:float=20., # dB, from which on a ring is similar (waxing)
                  growth:int|None=1): # rings around a block in a map at most (waxing); None: until one differs or has left the map
         if footprint not in FOOTPRINTS: raise unknown('footprint', footprint, FOOTPRINTS)
@@ -284,20 +288,10 @@ class Masked(Technique):
             if branch.skip is not None: flow.note(branch.skip, self.skips[id(branch)])
             yield
         branch.live, self.skips[id(branch)] = flow.mask(branch.x), None if branch.skip is None else flow.mask(branch.skip)
-
-# %% ../nbs/14_masks.ipynb #9f025ff8
-def wax(self:Masked, step, branch):
-    "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
-    if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
-    if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
-
-Masked.wax = wax
-
-# %% ../nbs/14_masks.ipynb #441400b9
-def check_norm(net:nn.Module):
-    "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
-    if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
-    raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
+    def wax(self, step, branch):
+        "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
+        if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
+        if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
 
 # %% ../nbs/14_masks.ipynb #1579a7a5
 def skipped_macs(net:nn.Module, # a ResNet; it is not changed
