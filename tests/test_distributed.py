@@ -32,7 +32,8 @@ def test_two_processes_step_as_one(pair, name):
     joint_grads, joint_state, joint_loss = two.train(name)
     assert grads.keys() == joint_grads.keys()
     whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # 1e-5 of the gradient's length: fp32 sums in another order
-    for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= 1e-5*max(1., whole), (n, (grads[n] - g).norm(), whole)
+    close = 1e-4 if two.CASES[name][1] is two.CNN else 1e-5  # its first layer sums over 16 times as many positions: 3e-5 without a technique
+    for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= close*max(1., whole), (n, (grads[n] - g).norm(), whole)
     assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
     for k, v in joint_state.items():
         if k.endswith('queue'): v = v.view(-1, 16, 2, v.shape[1]).transpose(1, 2).reshape(v.shape)  # of 32 images, rank 0 has every other one

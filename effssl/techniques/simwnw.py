@@ -6,15 +6,14 @@
 __all__ = ['HOW', 'KEEP', 'PRESETS', 'pack', 'Packed', 'check_canvas', 'Dropped', 'Reused', 'SimWNW', 'settle', 'check_choices',
            'ways', 'pairs_of_views', 'views_in', 'decide', 'blocks_of', 'remove', 'matched_boxes']
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #58138a8f
+# %% ../../nbs/techniques/20_simwnw.ipynb #39be07fb
 import math
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ..cost import Ledger
-from ..data import need, unknown
+from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, steps
 from ..masks import FOOTPRINTS, Boxes, Masked
 from ..matching import Match, auto_block, block_places, choose, count_of, cover, match_blocks
