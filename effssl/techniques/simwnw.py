@@ -120,23 +120,27 @@ def settle(t:SimWNW, preset:str, **given):
     if t.both is None: t.both = t.how in ('compact', 'exact') or t.how == 'mask' and t.footprint != 'waxing'
     t.assumed_share = None if t.threshold is None else .3  # Table 9, CIFAR
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #db4cb090
+# %% ../../nbs/techniques/20_simwnw.ipynb #20e10e6b
 def check_views(self:SimWNW, sizes):
+    "Refuse views that the blocks do not fit."
     block, _, k, _ = blocks_of(self, sizes[0])
     if k and isinstance(self.ways[0], Packed): check_canvas(sizes[0], block, k, self.ways[0].stride)
 
 def before(self:SimWNW, walk):
+    "Decide what goes, and let it go."
     if not walk.pairs: return  # one view, nothing to compare: evaluation
     remove(self, walk)
     for t in self.ways: t.before(walk)
 
 @contextmanager
 def around(self:SimWNW, step, branch):
+    "As the way of removal has it."
     with ExitStack() as stack:
         for t in self.ways: stack.enter_context(t.around(step, branch))
         yield
 
 def between(self:SimWNW, step, walk):
+    "As the way of removal has it."
     for t in self.ways: t.between(step, walk)
 
 for hook in (check_views, before, around, between): setattr(SimWNW, hook.__name__, hook)
