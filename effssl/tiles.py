@@ -7,7 +7,7 @@ __all__ = ['ONEDNN', 'WHOLE_MAP', 'Layout', 'reach', 'Table', 'table', 'to_rows'
            'Linear', 'flip', 'valid', 'TileConv', 'pair', 'geometry', 'conv', 'max_pool', 'avg_pool', 'OnTiles',
            'stride_of', 'examine', 'kept_blocks', 'Tiled']
 
-# %% ../nbs/15_tiles.ipynb #e458b493
+# %% ../nbs/15_tiles.ipynb #2fd758d4
 import copy
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from .lockstep import Branch, Technique, Walk, lockstep, steps
 
@@ -102,9 +102,9 @@ class Fetch(torch.autograd.Function):
         index = ctx.t.index.index_fill(0, ctx.t.absent, ctx.n)  # the gradient of a zero goes to an extra row
         return g.new_zeros(ctx.n + 1, g.shape[1]).index_add_(0, index, g)[:-1], None
 
-# %% ../nbs/15_tiles.ipynb #63b379b1
+# %% ../nbs/15_tiles.ipynb #627d3a26
 ONEDNN = getattr(torch.ops.mkldnn, '_linear_pointwise', None) if torch.backends.mkldnn.is_available() else None
-if ONEDNN is not None:
+if ONEDNN is not None and ONEDNN not in flop_registry:  # not twice in one process
     @register_flop_formula(ONEDNN)
     def onednn_flops(a_shape, w_shape, *args, out_shape=None, **kw) -> int:
         "FLOPs of `product`."
