@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['HOW', 'KEEP', 'PRESETS', 'pack', 'Packed', 'check_canvas', 'Dropped', 'Reused', 'SimWNW', 'settle', 'check_choices',
-           'ways', 'pairs_of_views', 'views_in', 'decide', 'blocks_of', 'remove', 'matched_boxes']
+           'way_of', 'pairs_of_views', 'views_in', 'decide', 'blocks_of', 'remove', 'matched_boxes']
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #39be07fb
+# %% ../../nbs/techniques/20_simwnw.ipynb #4d6a1a5d
 import math
-from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, steps
@@ -81,7 +80,7 @@ class Reused(Technique):
         a.x = a.x.clone()
         a.x[at] = b.x.detach()[(boxes.n[:, None, None], slice(None), *cells(boxes.yb, boxes.xb))]
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #bec65067
+# %% ../../nbs/techniques/20_simwnw.ipynb #81108456
 HOW, KEEP = ('compact', 'exact', 'mask', 'reuse'), ('dissimilar', 'similar', 'random')
 PRESETS = {'compact': dict(how='compact', quota=.25),
            'paper': dict(how='mask', footprint='waxing', threshold=20., overlap=True, search='diamond', both=False)}
@@ -107,8 +106,8 @@ class SimWNW(Technique):
         settle(self, preset, quota=quota, threshold=threshold, how=how, overlap=overlap, search=search, both=both, footprint=footprint)
         check_choices(self)
     def setup(self, framework):
-        self.ways = nn.ModuleList(ways(self, framework))
-        for t in self.ways: t.setup(framework)
+        self.way = way_of(self, framework)
+        self.way.setup(framework)
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #330e4c64
 def settle(t:SimWNW, preset:str, **given):
@@ -120,28 +119,25 @@ def settle(t:SimWNW, preset:str, **given):
     if t.both is None: t.both = t.how in ('compact', 'exact') or t.how == 'mask' and t.footprint != 'waxing'
     t.assumed_share = None if t.threshold is None else .3  # Table 9, CIFAR
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #20e10e6b
+# %% ../../nbs/techniques/20_simwnw.ipynb #513c53bc
 def check_views(self:SimWNW, sizes):
     "Refuse views that the blocks do not fit."
     block, _, k, _ = blocks_of(self, sizes[0])
-    if k and isinstance(self.ways[0], Packed): check_canvas(sizes[0], block, k, self.ways[0].stride)
+    if k and isinstance(self.way, Packed): check_canvas(sizes[0], block, k, self.way.stride)
 
 def before(self:SimWNW, walk):
     "Decide what goes, and let it go."
     if not walk.pairs: return  # one view, nothing to compare: evaluation
     remove(self, walk)
-    for t in self.ways: t.before(walk)
+    self.way.before(walk)
 
-@contextmanager
 def around(self:SimWNW, step, branch):
     "As the way of removal has it."
-    with ExitStack() as stack:
-        for t in self.ways: stack.enter_context(t.around(step, branch))
-        yield
+    return self.way.around(step, branch)
 
 def between(self:SimWNW, step, walk):
     "As the way of removal has it."
-    for t in self.ways: t.between(step, walk)
+    self.way.between(step, walk)
 
 for hook in (check_views, before, around, between): setattr(SimWNW, hook.__name__, hook)
 
@@ -161,8 +157,8 @@ def check_choices(t:SimWNW):
     if t.footprint == 'waxing' and t.both: raise ValueError("footprint='waxing' grows pairs of regions: it needs both=False")
     if t.how == 'reuse' and t.both: raise ValueError("how='reuse' takes one branch's blocks from the other: it needs both=False")
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #00d9d1a7
-def ways(t:SimWNW, framework) -> list[Technique]:
+# %% ../../nbs/techniques/20_simwnw.ipynb #8945cfef
+def way_of(t:SimWNW, framework) -> Technique:
     "What does the removing in this framework's encoder. Raises ValueError where that cannot work."
     if framework.needs_tokens:
         raise ValueError(f'the loss of {type(framework).__name__} compares patches, which SimWNW would remove: use DINO or MoCo v3')
@@ -172,13 +168,13 @@ def ways(t:SimWNW, framework) -> list[Technique]:
         if t.how != 'compact': raise ValueError(f"a ViT drops tokens: how='compact', not {t.how!r}")
         if t.block not in (None, size): raise ValueError(f'block {t.block} is not the patch of the ViT: leave it out, or pass block={size}')
         t.block, t.per = size, t.per or 'image'
-        return [Dropped()]
+        return Dropped()
     t.per = t.per or ('row' if t.how == 'compact' else 'image')
     if t.how == 'compact' and (t.threshold is not None or t.per == 'image'):
         what = f'threshold {t.threshold}' if t.threshold is not None else f'a quota per {t.per}'
         raise ValueError(f"{what} leaves rows of different lengths, which do not pack: how='exact' or 'mask', or a quota per row")
-    if t.how == 'mask': return [Masked(t.footprint, t.stats, t.threshold or 20.)]
-    return [dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()]
+    if t.how == 'mask': return Masked(t.footprint, t.stats, t.threshold or 20.)
+    return dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #561efc4c
 def pairs_of_views(walk:Walk) -> list[tuple[int, int]]:
@@ -212,7 +208,7 @@ def blocks_of(t:SimWNW, side:int): # block, grid (n,2), how many go (None: a thr
     k = None if quota is None else count_of(quota, math.isqrt(len(grid)) if of == 'row' else len(grid), f'a {of}')
     return block, grid, k, (quota, of)
 
-# %% ../../nbs/techniques/20_simwnw.ipynb #85761927
+# %% ../../nbs/techniques/20_simwnw.ipynb #2c638cb4
 @torch.no_grad()
 def remove(t:SimWNW, walk:Walk):
     "Decide what goes from each view; tell every branch that carries it, and the walk's notes."
@@ -220,13 +216,13 @@ def remove(t:SimWNW, walk:Walk):
     side = views[pairs[0][0]][0].shape[-1]
     block, grid, k, (quota, of) = blocks_of(t, side)
     grid = grid.to(walk.branches[0].x.device)
-    for way in t.ways: way.block, way.pairs = block, []
+    t.way.block, t.way.pairs = block, []
     if k == 0: return
     out, all_psnr, all_gone = {}, [], []
     for v, w in pairs:
         m, gone = decide(t, walk, v, w, views, quota, of)
         out[v], out[w] = (grid, gone), (m.place, gone)
-        if not t.both: t.ways[0].pairs += matched_boxes(walk, v, w, m, gone, grid, block, side, t.mirror)
+        if not t.both: t.way.pairs += matched_boxes(walk, v, w, m, gone, grid, block, side, t.mirror)
         all_psnr.append(m.psnr); all_gone.append(gone)
         if not t.both: continue
         m, gone = decide(t, walk, w, v, views, quota, of)
