@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'stackable', 'momentum_pairs', 'steady', 'ema',
            'cosine_momentum', 'world', 'AllGather', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp',
-           'full_precision', 'PrototypeHead', 'feature_std']
+           'full_precision', 'PrototypeHead', 'sinkhorn', 'feature_std']
 
 # %% ../nbs/05_objectives.ipynb #7a64729e
 import copy, math
@@ -223,6 +223,18 @@ class PrototypeHead(nn.Module):
         nn.init.uniform_(self.prototypes, -bottleneck**-.5, bottleneck**-.5)
     def forward(self, x:Tensor) -> Tensor:
         return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(self.prototypes, dim=1))
+
+# %% ../nbs/05_objectives.ipynb #56fbeb5f
+@torch.no_grad()
+def sinkhorn(scores:Tensor, # (B,K) cosines
+             sharpness, # 1 / temperature
+             iterations:int=3) -> Tensor: # (B,K), rows sum to 1
+    "Assignments in which all prototypes have nearly the same mass."
+    q = ((scores.float() - 1)*sharpness).exp()  # a cosine is at most 1, so nothing overflows
+    for _ in range(iterations):
+        q = q/average(q.sum(0))
+        q = q/q.sum(1, keepdim=True)
+    return q
 
 # %% ../nbs/05_objectives.ipynb #8d23b7cf
 @torch.no_grad()

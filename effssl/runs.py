@@ -9,7 +9,7 @@ __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', '
            'fit_recipe', 'measure', 'quick_knn', 'train_and_evaluate', 'read_records', 'load', 'summary',
            'trained_encoder', 'reevaluate', 'recipe_of']
 
-# %% ../nbs/08_runs.ipynb #7d1b2f70
+# %% ../nbs/08_runs.ipynb #35880027
 import fcntl, glob, hashlib, importlib, inspect, json, math, os, pkgutil, platform, subprocess, sys, tempfile, time, typing
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,7 +26,7 @@ from .evaluate import PROTOCOLS, evaluate
 from .lockstep import Technique
 from .objectives import Framework
 from .train import OPTIMIZERS, PRECISIONS, Pretrain, fit, pick_device, ranks, write_atomic
-from .views import View, augmentations, make_views
+from .views import AUGS, View, augmentations, make_views
 
 # %% ../nbs/08_runs.ipynb #4309ab93
 BASES = {'framework': Framework, 'technique': Technique}
@@ -163,7 +163,7 @@ def run_id(r:Recipe) -> str:
     parts = [o.rpartition('.')[2].lower() for o in (r.framework, r.technique or 'dense')]
     return '-'.join([*parts, data, f's{r.seed}', hashlib.sha256(text.encode()).hexdigest()[:8]])
 
-# %% ../nbs/08_runs.ipynb #a3c40d2f
+# %% ../nbs/08_runs.ipynb #66d0c340
 def build(r:Recipe) -> tuple[Framework, list]:
     "The framework of a complete recipe, freshly initialised from its seed, and its augmentations."
     torch.manual_seed(r.seed)
@@ -186,7 +186,8 @@ def views_of(r:Recipe) -> list:
     "The augmentations of a recipe's framework."
     cls = find('framework', r.framework)
     if not r.local_views: return augmentations(cls.augs, r.image_size)
-    if cls.augs != 'dino': raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
+    if cls.augs in AUGS and 'local_views' not in inspect.signature(AUGS[cls.augs]).parameters:
+        raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
     return augmentations(cls.augs, r.image_size, local_views=r.local_views, local_size=r.local_size)
 
 # %% ../nbs/08_runs.ipynb #99821043

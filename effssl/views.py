@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'crop_boxes', 'view_matrix', 'map_points', 'warp',
-           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'dino', 'augmentations',
-           'normalize', 'plain_view']
+           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'local_side', 'swav', 'dino',
+           'augmentations', 'normalize', 'plain_view']
 
 # %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
@@ -156,7 +156,7 @@ def make_views(images:Tensor, # (B,3,H,H) uint8
     if len(images) != len(index): raise ValueError(f'{len(images)} images but {len(index)} sample numbers: give one number for each image')
     return [draw_view(images, index, a, seed, epoch, v, aspect=aspect) for v, a in enumerate(augs)]
 
-# %% ../nbs/01_views.ipynb #fc9933cc
+# %% ../nbs/01_views.ipynb #3fc60bf5
 def simclr(size:int) -> list[Aug]:
     "SimCLR, App. A; below 96 px its CIFAR recipe, App. B.9."
     s, small = (.5, True) if size < 96 else (1., False)
@@ -175,15 +175,24 @@ def byol(size:int) -> list[Aug]:
     a = Aug(size, (.08, 1.), jitter=(.4, .4, .2, .1), blur=1.)
     return [a, replace(a, blur=.1, solarize=.2)]
 
+def local_side(size:int) -> int:
+    "Side in px of local views beside global ones: 96 for 224, a multiple of 16 (of 8 below 96 px) so that patches fit."
+    unit = 16 if size >= 96 else 8
+    return max(1, round(size*96/224/unit))*unit
+
+def swav(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
+    "SwAV, §4 and the authors' code: SimCLR's colours; two global views, then the local ones."
+    g = replace(simclr(size)[0], scale=(.14 if local_views else .08, 1.))
+    return [g]*2 + [replace(g, size=local_size or local_side(size), scale=(.05, .14))]*local_views
+
 def dino(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
     "DINO, §3.1 and App. E: two global views, then the local ones."
     g = Aug(size, (.4 if local_views else .14, 1.), jitter=(.4, .4, .2, .1), blur=1.)
-    unit = 16 if size >= 96 else 8  # so that patches fit
-    local = replace(g, size=local_size or max(1, round(size*96/224/unit))*unit, scale=(.05, .4), blur=.5)
+    local = replace(g, size=local_size or local_side(size), scale=(.05, .4), blur=.5)
     return [g, replace(g, blur=.1, solarize=.2)] + [local]*local_views
 
-# %% ../nbs/01_views.ipynb #e264a305
-AUGS = {'simclr': simclr, 'mocov1': mocov1, 'mocov2': mocov2, 'byol': byol, 'dino': dino}
+# %% ../nbs/01_views.ipynb #6cc2ab75
+AUGS = {'simclr': simclr, 'mocov1': mocov1, 'mocov2': mocov2, 'byol': byol, 'swav': swav, 'dino': dino}
 
 def augmentations(name:str, size:int, **kw) -> list[Aug]:
     "The views of a recipe by name, one `Aug` each."

@@ -36,7 +36,7 @@ def test_two_processes_step_as_one(pair, name):
     for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= close*max(1., whole), (n, (grads[n] - g).norm(), whole)
     assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
     for k, v in joint_state.items():
-        if k.endswith('queue'): v = v.view(-1, 16, 2, v.shape[1]).transpose(1, 2).reshape(v.shape)  # of 32 images, rank 0 has every other one
+        if k.endswith('queue'): v = v.view(-1, 16, 2, *v.shape[1:]).transpose(1, 2).reshape(v.shape)  # of 32 images, rank 0 has every other one
         assert torch.allclose(state[k].float(), v.float(), atol=2e-4, rtol=1e-3), k
     assert abs(loss - joint_loss) < 1e-4
     assert whole > .05  # so the tolerance means something

@@ -23,6 +23,8 @@ CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'ima
          'dino, simprune': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'byol': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'hidden': 64, 'out': 32}),
          'mocov2': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'queue': 64, 'out': 32}),
+         'swav': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'},
+                  {'hidden': 64, 'out': 32, 'prototypes': 50, 'freeze_epochs': 0, 'queue': 64, 'queue_start': 0}),
          'mocov3': ('vit_tiny_patch16_224', VIT, {'hidden': 64, 'out': 32}),
          'dinov2': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'dinov2, sinkhorn': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0, 'centring': 'sinkhorn'})}
@@ -64,7 +66,7 @@ def train(name, seen=None, accumulate=1):
            'dinov2': lambda: [MaskBright()], 'dinov2, sinkhorn': lambda: [MaskBright()]}
     techniques = [seen] if seen else own.get(name, list)()
     fw = cls(encoder(encoder_name, 32, **encoder_args), techniques, **args)
-    local = dict(local_views=2) if cls.augs == 'dino' else {}
+    local = dict(local_views=2) if cls.augs in ('dino', 'swav') else {}
     module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3)
     fit(module, take(load('digits', 'train', 32), 96, 0), 1, 32//accumulate, device='cpu', accumulate=accumulate)
     return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
