@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'Score', 'score', 'features', 'knn', 'probe_setup', 'linear_probe', 'crops', 'evaluate']
 
-# %% ../nbs/07_evaluate.ipynb #755dc110
+# %% ../nbs/07_evaluate.ipynb #e3471595
 from dataclasses import asdict, dataclass
 
 import timm.optim, torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .data import Images, unknown
 from .lockstep import embed
+from .objectives import pooled
 from .views import Aug, draw_view, normalize, plain_view
 
 # %% ../nbs/07_evaluate.ipynb #8819c680
@@ -35,14 +36,16 @@ def score(predicted:Tensor, labels:Tensor, protocol:str) -> Score:
     "The score of predicted classes (N,)."
     return Score((predicted == labels).float().mean().item()*100, len(labels), protocol)
 
-# %% ../nbs/07_evaluate.ipynb #d5cb6e12
+# %% ../nbs/07_evaluate.ipynb #d41e2be1
 @torch.no_grad()
 def features(net:nn.Module|None, # an encoder; None: the pixels themselves
              data:Images, image_size:int, # px
              techniques=(), view:int=0, # for a network that is evaluated gated or pruned
              aug:Aug|None=None, key:tuple=(0, 0), # random views instead of plain ones
-             batch_size:int=256) -> tuple[Tensor, Tensor]: # (N,D) float32 and (N,), on the CPU
-    "Embeddings and labels of a set, by the encoder in evaluation mode."
+             batch_size:int=256,
+             until:str|None=None, # step whose output is pooled; None: the embedding
+            ) -> tuple[Tensor, Tensor]: # (N,D) float32 and (N,), on the CPU
+    "Embeddings, or features of another depth, and labels of a set, by the encoder in evaluation mode."
     device = next(net.parameters()).device if net is not None else torch.device('cpu')
     modes = [(m, m.training) for t in (net, *techniques) if t is not None for m in t.modules()]
     for m, _ in modes: m.training = False
@@ -51,7 +54,7 @@ def features(net:nn.Module|None, # an encoder; None: the pixels themselves
         images, _, index, aspect = data.__getitems__(range(i, min(i + batch_size, len(data))))
         images = images.to(device)
         x = plain_view(images, image_size, aspect).x if aug is None else draw_view(images, index, aug, *key, aspect=aspect).x
-        out.append((x.flatten(1) if net is None else embed(net, normalize(x), techniques, view)).float().cpu())
+        out.append((x.flatten(1) if net is None else pooled(embed(net, normalize(x), techniques, view, until))).float().cpu())
     for m, was in modes: m.training = was
     return torch.cat(out), data.labels.clone()
 

@@ -89,12 +89,12 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #1756dab4
+# %% ../nbs/02_lockstep.ipynb #320bbe35
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
     assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
-    assume: bool = False # remove that share whatever the data: set by `cost`, whose images are noise
+    assume: bool = False # remove that share whatever the data, draw evenly instead of at random: set by `cost`, which has noise and few steps
     def setup(self, framework:nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def check_views(self, sizes:list[int]): "Raise ValueError for views, of these sides in px, that it cannot work with."
@@ -136,11 +136,12 @@ def total_loss(framework_loss:Callable[[], Tensor], walk:Walk, techniques=()) ->
     for t in techniques: framework_loss = (lambda inner, t: lambda: t.loss(inner, walk))(framework_loss, t)
     return framework_loss()
 
-# %% ../nbs/02_lockstep.ipynb #f94b8a9b
+# %% ../nbs/02_lockstep.ipynb #3927ee58
 def embed(encoder:nn.Module, x:Tensor, # (B,3,H,W), normalised
-          techniques=(), view:int=0) -> Tensor: # (B,D)
+          techniques=(), view:int=0, until:str|None=None, # step to end at; None: the last
+         ) -> Tensor: # (B,D), or what that step gives
     "The embedding of images: a walk with one branch."
-    return lockstep(Walk([Branch(x, encoder, view=view)], []), techniques).branches[0].x
+    return lockstep(Walk([Branch(x, encoder, view=view)], [], until=until), techniques).branches[0].x
 
 @contextmanager
 def tap(module:nn.Module):

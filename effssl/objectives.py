@@ -27,7 +27,7 @@ def pooled(x:Tensor) -> Tensor: # (B,D)
     "Features of any depth as vectors: the mean over a map (B,C,H,W), the first token of (B,N,D), (B,D) itself."
     return x.mean((2, 3)) if x.ndim == 4 else x[:, 0] if x.ndim == 3 else x
 
-# %% ../nbs/05_objectives.ipynb #4d5b5d16
+# %% ../nbs/05_objectives.ipynb #0e387943
 class Objective(nn.Module):
     "Heads and loss; `dim` is the width of the features that come in. Keyword arguments are kept for `copy_for`."
     def __init__(self, dim:int, **options): super().__init__(); self.dim, self.options = dim, options
@@ -40,13 +40,17 @@ class Objective(nn.Module):
     def per_sample(self, o:Tensor, t:Tensor) -> Tensor: # (B,)
         "The loss of each sample, from features of an online branch and its partner."
         return self.pair(self.heads(pooled(o)), self.heads(pooled(t), 'target'))
+    def crossed(self, o:list, t:list) -> Tensor: # (M,N,B)
+        "The loss of each sample for every one of M heads' outputs of a branch with every one of N of its partner: hard pairs are among them."
+        return torch.stack([torch.stack([self.pair(a, b) for b in t]) for a in o])
     def forward(self, walk:Walk) -> Tensor:
         "The mean loss over the walk's pairs."
         h = [self.heads(pooled(x), b.role) if b.role != 'extra' else None for b, x in walk.views]
         return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()
     def before_step(self, epoch:int): "Before the optimiser step: look at gradients."
     def after_step(self, progress:float): "After the optimiser step: move queues, centres, prototypes, momentum heads."
-    def check_batch(self, size:int): "Raise ValueError for a batch, of all processes together, that the loss cannot work with."
+    def check_batch(self, size:int, images:int|None=None):
+        "Raise ValueError for a batch, of all processes together, or a number of training images, that the loss cannot work with."
     def copy_for(self, dim:int) -> 'Objective':
         "A fresh objective of the same kind for features of another width, to stand at another depth."
         return type(self)(dim, **self.options)
@@ -85,11 +89,11 @@ class Framework(nn.Module):
         for m in self.modules():
             if isinstance(m, (Objective, Technique)): m.after_step(progress)
 
-# %% ../nbs/05_objectives.ipynb #d6724008
-def check(self:Framework, batch:int, sizes:list[int]):
-    "Raise ValueError for a batch, of all processes together, or for views, of these sides in px, that a part cannot work with."
+# %% ../nbs/05_objectives.ipynb #acc7c108
+def check(self:Framework, batch:int, sizes:list[int], images:int|None=None):
+    "Raise ValueError for a batch, of all processes together, views, of these sides in px, or a number of images that a part cannot work with."
     for m in self.modules():
-        if isinstance(m, Objective): m.check_batch(batch)
+        if isinstance(m, Objective): m.check_batch(batch, images)
     for t in self.techniques: t.check_views(sizes)
 
 def momentum_at(self:Framework, progress:float) -> float:

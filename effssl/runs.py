@@ -190,7 +190,7 @@ def views_of(r:Recipe) -> list:
         raise ValueError(f'local_views {r.local_views}: {r.framework} compares {cls.views} views and has no local ones')
     return augmentations(cls.augs, r.image_size, local_views=r.local_views, local_size=r.local_size)
 
-# %% ../nbs/08_runs.ipynb #99821043
+# %% ../nbs/08_runs.ipynb #0209b806
 def random_views(augs, batch_size:int, device='cpu') -> list[View]:
     "Views of noise, of the right sizes and with the right geometry."
     noise = torch.randint(0, 256, (batch_size, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -208,7 +208,8 @@ def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 wi
         fw = fresh(r)
         for t in fw.techniques:
             if assumed_share is not None: t.assumed_share = assumed_share
-            if t.assumed_share is not None: t.assume, out['assumed_share'] = True, t.assumed_share
+            t.assume = True
+            if t.assumed_share is not None: out['assumed_share'] = t.assumed_share
         out['draws'] = draws or 12
         found = training_cost(fw, views, out['draws'])
     rows = [dict(step=s, dense_flops=f, flops=found['steps'].get(s, 0)) for s, f in dense['steps'].items()]
@@ -246,7 +247,7 @@ def load_data(r:Recipe) -> tuple[Images, Images, Images]:
         raise ValueError(f'batch_size {r.batch_size} is larger than the {len(pretrain)} images of {r.dataset!r}: lower it')
     return pretrain, train, test
 
-# %% ../nbs/08_runs.ipynb #bb094271
+# %% ../nbs/08_runs.ipynb #50220e24
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None,
         processes:int=1) -> dict: # that share each batch, one a GPU
@@ -255,7 +256,7 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
     folder = Path(out)/run_id(r); path = folder/'run.json'
     if done := finished(folder): return done
     if processes < 1 or r.batch_size % processes: raise ValueError(f'batch_size {r.batch_size} cannot be shared by {processes} processes')
-    framework, augs = build(r); framework.check(r.batch_size, [a.size for a in augs]); sets = load_data(r)
+    framework, augs = build(r); sets = load_data(r); framework.check(r.batch_size, [a.size for a in augs], len(sets[0]))
     folder.mkdir(parents=True, exist_ok=True)
     if processes > 1 and ranks()[1] == 1: return launch(r, out, device, progress, processes) or finished(folder)
     if ranks()[0]: fit_recipe(r, pretraining(r, framework, augs), sets[0], folder, dev, workers); return {}  # the first rank does the rest

@@ -41,7 +41,7 @@ def expand(base:dict|None=None, # parameters of all runs
         if not isinstance(v, list) or not v: raise ValueError(f'grid: {k} is {v!r}, but must be a list of values, as in {k}: [{v!r}]')
     return [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
 
-# %% ../nbs/10_sweep.ipynb #c433c363
+# %% ../nbs/10_sweep.ipynb #07157d87
 COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,
               imagenet=1_281_167, imagenet100=126_689, tinyimagenet=100_000)  # training images
 
@@ -60,17 +60,17 @@ def data_state(dataset:str) -> str:
     return 'missing' if dataset in FOLDERS else 'download'
 
 @lru_cache
-def builds(what:str, batch_size:int):
-    "Build the network of a recipe (JSON); raises as `build` does, or if a part cannot use batch or views. Once for all runs that share both."
+def builds(what:str, batch_size:int, images:int):
+    "Build the network of a recipe (JSON); raises as `build` does, or if a part cannot use batch, views or set. Once for all runs that share them."
     framework, augs = build(Recipe(**json.loads(what)))
-    framework.check(batch_size, [a.size for a in augs])
+    framework.check(batch_size, [a.size for a in augs], images)
 
 def network(r:Recipe) -> str:
     "What of a recipe decides its network and views, as JSON."
     same = dict(seed=0, epochs=1, lr=0., batch_size=2, subset=None, weight_decay=0., warmup_epochs=0., dataset='', init=None)
     return json.dumps(asdict(replace(r, **same)), sort_keys=True)
 
-# %% ../nbs/10_sweep.ipynb #7a55b20c
+# %% ../nbs/10_sweep.ipynb #10156aad
 def plan_one(values:dict, out) -> dict:
     "One row of a plan: id, problem or '', data, images, state, recipe."
     row = dict(id='', problem='', data='', images=0, state='', recipe=None)
@@ -79,7 +79,7 @@ def plan_one(values:dict, out) -> dict:
         n = min(count(r.dataset), r.subset or math.inf)
         row |= dict(id=run_id(r), data=data_state(r.dataset), images=n, recipe=r, state=state(Path(out)/run_id(r)))
         if r.batch_size > n: raise ValueError(f'batch_size {r.batch_size} is larger than the {n} images of {r.dataset!r}: lower it')
-        builds(network(r), r.batch_size)
+        builds(network(r), r.batch_size, n)
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as e: row['problem'] = str(e)
     return row
 

@@ -29,7 +29,7 @@ def queue_contrast(q:Tensor, # (B,D) L2-normalised queries
         logits = torch.cat([(q*k).sum(1, keepdim=True), q @ queue.T], 1)/temperature
         return F.cross_entropy(logits, logits.new_zeros(len(q), dtype=torch.long), reduction='none')
 
-# %% ../../nbs/frameworks/13_moco.ipynb #e00a8be2
+# %% ../../nbs/frameworks/13_moco.ipynb #db96636b
 class MoCoQueueObjective(Objective):
     "Head, its momentum copy, a queue of keys, and contrast with it."
     def __init__(self, dim:int, queue:int=65536, # keys in it
@@ -47,13 +47,13 @@ class MoCoQueueObjective(Objective):
         if role == 'online': return F.normalize(self.head(x).float(), dim=1)
         with torch.no_grad(): return F.normalize(self.target_head(x).float(), dim=1)
     def pair(self, o, t): return queue_contrast(o, t, self.queue, self.temperature)
-    def check_batch(self, size):
-        k = len(self.queue)
-        if k % size == 0: return
-        fits = next(n for n in range(min(size, k), 0, -1) if k % n == 0)
-        raise ValueError(f'queue {k} is not a multiple of the batch of {size}: pass batch_size={fits}, or queue={-(-k//size)*size}')
+    def check_batch(self, size, images=None):
+        k, most = len(self.queue), images and images//size*size
+        if k < size: raise ValueError(f'queue {k} cannot hold a batch of {size}: pass queue={size} or more, or batch_size={k}')
+        if images and k > images:
+            raise ValueError(f'queue {k} is larger than the set of {images} images, so that images would meet their own keys: pass queue={most}')
 
-# %% ../../nbs/frameworks/13_moco.ipynb #c1d21c5b
+# %% ../../nbs/frameworks/13_moco.ipynb #64ed1444
 def forward(self:MoCoQueueObjective, walk) -> Tensor:
     "The mean loss over the walk's pairs; in training, the keys wait for `after_step`."
     h = [self.heads(pooled(x), b.role) if b.role != 'extra' else None for b, x in walk.views]
@@ -63,10 +63,10 @@ def forward(self:MoCoQueueObjective, walk) -> Tensor:
 
 @torch.no_grad()
 def after_step(self:MoCoQueueObjective, progress:float):
-    "The keys of all processes replace the oldest; the target head moves. Raises ValueError for a batch that does not divide the queue."
+    "The keys of all processes replace the oldest; the target head moves. Raises ValueError for a batch that is larger than the queue."
     for keys in map(gather, self.waiting):
         self.check_batch(len(keys))
-        self.queue.index_copy_(0, self.pointer + torch.arange(len(keys), device=keys.device), keys)
+        self.queue.index_copy_(0, (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue), keys)
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
     self.waiting = []
     ema(self.target_head, self.head, self.momentum)
