@@ -118,8 +118,10 @@ def test_accel_csv():
             names = dict(simclr='SimCLR', mocov1='MoCo', mocov2='MoCo v2', swav='SwAV')
             found = {(names[l['framework']], key(l, grid)) for l in grid}
             assert {n for n in named if n[0] in {f for f, _ in found}} <= found, (table, scale)
+            order = [*dict.fromkeys(names[l['framework']] for l in grid)]
+            assert order == [f for f in names.values() if f in order], 'grid and table are matched by their order'
             assert scale or {f for f, _ in found} == {f for f, _ in named}
-            assert len({(*f,) for f in found})*len({l['seed'] for l in grid}) == len(grid), 'two lines have one key'
+            assert len(found)*len({l['seed'] for l in grid}) == len(grid), 'two lines have one key'
     assert not any(l['key'] for l in lines if l['table'] in '23')
 
 
