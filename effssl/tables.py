@@ -53,11 +53,11 @@ def protocol(runs:pd.DataFrame) -> str: # rows of `Tables.measured`
              every(lambda r, c: r['environment']['device'])]
     return '; '.join(parts)
 
-# %% ../nbs/16_tables.ipynb #9f2c00ef
+# %% ../nbs/16_tables.ipynb #03fccf1f
 @dataclass
 class Tables:
     "The tables of a paper, the grids that repeat them, and the records of those."
-    paper: pd.DataFrame # table, method, key (None: not in effssl), metric, value; perhaps sd, FLOPs, time (%)
+    paper: pd.DataFrame # table, method, key (None: not in effssl), metric, value; perhaps sd, FLOPs, time (%), days
     records: list[dict] # complete ones
     grids: str # path of a grid, with a {} for the table's name and one for the scale
     key: Callable # (line, all lines) -> the key of a grid's line
@@ -89,7 +89,8 @@ class Tables:
         digits = 2 if set(p.metric) == {'accuracy'} else 1
         number = lambda v, sd: '–' if v is None else f'{v:.{digits}f}' + (f' ± {sd:.{digits}f}' if sd else '')
         value = [number(v, sd) for v, sd in zip(p.value, p.get('sd', [None]*len(p)))]
-        cost = {f'{c} %': [n and f'{n:.0f}' for n in p[c]] for c in ('FLOPs', 'time')}
+        heads = {'FLOPs': ('FLOPs %', 0), 'time': ('time %', 0), 'days': ('days', 1)}
+        cost = {head: [n and f'{n:.{d}f}' for n in p[c]] for c, (head, d) in heads.items() if c in p}
         shown = [*axes, *(n for n in self.names), 'method']
         head = pd.MultiIndex.from_arrays([p[c].fillna('–') for c in shown], names=[c.replace('_', ' ') for c in shown])
         text = pd.DataFrame({' or '.join(p.metric.unique()) + ' %': value, **cost}, head)

@@ -1,5 +1,6 @@
 "Tables read records and nothing else: here with no record, and with records made up in a temporary folder."
-import ast, json, shutil
+import ast, csv, json, shutil
+from collections import Counter
 from dataclasses import asdict
 
 import IPython.display, pytest
@@ -8,7 +9,7 @@ from conftest import ROOT
 from effssl.runs import complete, recipe, run_id
 from effssl.sweep import read_grid
 
-ACCURACY = {None: 40, 'evit': 30, 'tome': 52, 'simprune': 40.5, 'simwnw': 47, 'resize': 44}  # not the papers' order
+ACCURACY = {None: 40, 'evit': 30, 'tome': 52, 'simprune': 40.5, 'simwnw': 47, 'resize': 44, 'accel': 46}  # not the papers' order
 
 
 def score(accuracy, protocol, error=1.): return dict(accuracy=accuracy, error=error, n=2000, protocol=protocol)
@@ -29,7 +30,7 @@ def displayed(tmp_path, monkeypatch):
     "A function: what a table notebook displays, given records; all as text."
     def read(name, records):
         for d in ('tables', 'experiments/grids'): shutil.copytree(ROOT/'nbs'/d, tmp_path/'nbs'/d)
-        folder = tmp_path/'results'/name[3:-6]; folder.mkdir(parents=True)
+        folder = tmp_path/'results'/name[3:-6]; folder.mkdir(parents=True, exist_ok=True)
         for r in records: (folder/f'{r["id"]}.json').write_text(json.dumps(r))
         monkeypatch.chdir(tmp_path/'nbs'/'tables')
         shown, names = [], {}
@@ -86,3 +87,82 @@ def test_simwnw_with_records(displayed):
     claims = next(o for o in found if 'compact − dense: ' in o).splitlines()
     assert 'compact − dense: better (+7.0' in claims[3] and 'compact − random blocks: within the noise' in claims[5]
     assert any('in training, removed %' in o and '28.0' in o for o in found)
+
+
+ACCEL = ROOT/'nbs'/'tables'/'accel.csv'
+
+
+def accel_key():
+    "The function `key` of 92_accel."
+    cells = json.loads((ACCEL.parent/'92_accel.ipynb').read_text())['cells']
+    found = [n for c in cells if c['cell_type'] == 'code' for n in ast.parse(''.join(c['source'])).body if getattr(n, 'name', '') == 'key']
+    names = {}; exec(compile(ast.Module(found, []), 'key', 'exec'), names)
+    return names['key']
+
+
+def test_accel_csv():
+    "As many values a table as are printed, some of them, and every key in both grids of its table."
+    lines = list(csv.DictReader(ACCEL.open()))
+    assert Counter(int(l['table']) for l in lines) == {1: 10, 2: 36, 3: 36, 4: 8, 5: 8, 6: 8, 7: 4, 8: 10, 9: 4, 10: 3}
+    def value(table, *words): return [(l['value'], l['sd'], l['days']) for l in lines if l['table'] == str(table) and {*words} <= {*l.values()}]
+    assert value(1, 'MoCo v2', 'Accel, 800 epochs') == [('71.0', '0.2', '10.9')]
+    assert value(2, 'MoCo', 'Accel', 'fine-tuned', 'mean IoU') == [('76.9', '0.1', '')] and value(3, 'Supervised', 'frozen', 'AP') == [('39.5', '0.1', '')]
+    assert value(4, 'SimCLR', 'Nearby-Block') == [('61.3', '0.2', '2.8')] and value(5, 'MoCo v2', 'Hard Example') == [('66.1', '0.2', '')]
+    assert value(6, 'SimCLR', 'HP') == [('63.1', '0.2', '3.4')] and value(7, 'M = 1') == [('62.4', '0.2', '')]
+    assert value(8, 'Accel', 'Feat2') == [('33.5', '0.3', '')] and value(9, 'Accel, 2×160 + 4×96') == [('74.1', '0.1', '5.7')] and value(10, '128 px') == [('53.5', '0.2', '')]
+    key = accel_key()
+    for table in (1, 4, 5, 6, 7, 8, 9, 10):
+        named = {(l['framework'], l['key']) for l in lines if l['table'] == str(table)}
+        for scale in ('', '_mini'):
+            grid = read_grid(ROOT/'nbs'/'experiments'/'grids'/f'accel_table{table}{scale}.yml')
+            names = dict(simclr='SimCLR', mocov1='MoCo', mocov2='MoCo v2', swav='SwAV')
+            found = {(names[l['framework']], key(l, grid)) for l in grid}
+            assert {n for n in named if n[0] in {f for f, _ in found}} <= found, (table, scale)
+            order = [*dict.fromkeys(names[l['framework']] for l in grid)]
+            assert order == [f for f in names.values() if f in order], 'grid and table are matched by their order'
+            assert scale or {f for f, _ in found} == {f for f, _ in named}
+            assert len(found)*len({l['seed'] for l in grid}) == len(grid), 'two lines have one key'
+    assert not any(l['key'] for l in lines if l['table'] in '23')
+
+
+def test_accel_without_records(displayed):
+    found = displayed('92_accel.ipynb', [])
+    assert sum('no record yet' in o for o in found) == 8 and sum('no records.' in o for o in found) == 1
+    text = '\n'.join(found)
+    for words in ('62.9 ± 0.2', 'product is 0.68, both together leave 0.65', '4.98 G (61%), not 3.6', '0.7 of the 1.2 points', '67.5 (Table 1) or 67.3 (Table 10)',
+                  '31 of 36 are 0.1 or more'): assert words in text
+
+
+@pytest.fixture
+def accel_anywhere(monkeypatch):
+    "Records of it can be made up before the technique and SwAV are there."
+    import effssl.runs
+    known = effssl.runs.find
+    class Stub: recipes = dict.fromkeys(('cifar', 'imagenet'), dict(optimizer='sgd', lr=1., weight_decay=0., batch_size=64, epochs=8, warmup_epochs=0))
+    monkeypatch.setattr(effssl.runs, 'find', lambda kind, name: Stub if name in ('accel', 'swav') else known(kind, name))
+
+
+def test_accel_with_records(displayed, accel_anywhere, tmp_path):
+    "Accel is better than dense; longer trainings end at the dense one's time; random pairs are as good as hard ones."
+    read = lambda name: read_grid(ROOT/'nbs'/'experiments'/'grids'/f'accel_{name}.yml')
+    records = {r['id']: r for g in ('table6_mini', 'table1_mini', 'table8') for r in map(record, read(g))}
+    long = [r['id'] for r in map(record, read('table6_mini')) if r['recipe']['epochs'] > 8]
+    assert len(long) == 6
+    method = {'': 'dense', 'hard_pairs': 'accel, hard_pairs False', 'partial_backprop': 'accel, partial_backprop False'}
+    rows = [dict(encoder='narrow', framework=f, method=m, time=1. if m == 'dense' else t) for f, t in (('MoCo', 3.), ('SimCLR', 8/12)) for m in [*method.values(), 'accel']]
+    (tmp_path/'results').mkdir(exist_ok=True)
+    (tmp_path/'results'/'accel-speed-cpu.json').write_text(json.dumps(dict(rows=rows, environment=dict(device='a sundial'))))
+    mini = [r['id'] for r in map(record, read('table8_mini'))]
+    stages = [dict(run=i, stage=s, linear=score(20 + n, 'linear probe')) for n, i in enumerate(mini) for s in ('stem', 'layer1')]
+    (tmp_path/'results'/'accel').mkdir(); (tmp_path/'results'/'accel'/'stages-mini.json').write_text(json.dumps(dict(rows=stages)))
+    found = displayed('92_accel.ipynb', [*records.values()])
+    one = next(o for o in found if 'Accel, 800 epochs' in o).splitlines()
+    assert sum('46.5 ± 0.7' in l for l in one) == 5 and sum('40.5 ± 0.7' in l for l in one) == 5
+    at = next(i for i, o in enumerate(found) if o == '**For the same time**')
+    same = next(l for l in found[at + 1].splitlines() if l.startswith('PB, same time')).split()
+    assert same[-1] == '100' and same[-8] == '12'
+    claims = next(o for o in found if 'hard − random pairs: ' in o)
+    assert 'hard − random pairs: within the noise' in claims and 'PB − dense, as much time: better' in claims and 'no records' not in claims
+    eight = next(o for o in found if 'Feat1 (stem)' in o)
+    assert '20.5 ± 0.7' in eight and '22.5 ± 0.7' in eight
+    assert any('sundial' in o for o in found)
