@@ -43,7 +43,7 @@ def cut(x:Tensor, # (B,C,H,W)
     x = x.permute(0, 2, 3, 1).flatten(1, 2)  # channels last
     return x.gather(1, place[..., None].expand(-1, -1, x.shape[2])).unflatten(1, size).permute(0, 3, 1, 2)
 
-# %% ../../nbs/techniques/22_accel.ipynb #a841c18c
+# %% ../../nbs/techniques/22_accel.ipynb #4791aab7
 FORWARD, SCHEMES, SELECT = ('truncated', 'full'), ('to_input', 'skipping', 'nearby'), ('hard', 'easy', 'random', 'examples')
 CROPPED = (1, 2) # stages behind which pairs are selected (§4)
 
@@ -60,7 +60,8 @@ class Accel(Technique):
                  of:str='area', # or 'side': what `region` is a share of
                  select:str='hard'): # pair that goes on: 'hard', 'easy', 'random'; 'examples': the hardest images, whole (Table 5)
         super().__init__()
-        for name, value, known in (('forward', forward, FORWARD), ('scheme', scheme, SCHEMES), ('of', of, ('area', 'side')), ('select', select, SELECT)):
+        told = dict(forward=(forward, FORWARD), scheme=(scheme, SCHEMES), of=(of, ('area', 'side')), select=(select, SELECT))
+        for name, (value, known) in told.items():
             if value not in known: raise unknown(name, value, known)
         if not partial_backprop and not hard_pairs: raise ValueError('partial_backprop and hard_pairs are both off: leave the technique out')
         if not 0 < region <= 1: raise ValueError(f'region {region} must be a share of the feature map in (0, 1], e.g. 0.75')
@@ -161,7 +162,7 @@ def partners(walk:Walk) -> list[tuple[int, int, bool]]:
         if i != j and {i, j} <= free: out.append((i, j, (j, i) in pairs)); free -= {i, j}
     return out
 
-# %% ../../nbs/techniques/22_accel.ipynb #8e8b99f6
+# %% ../../nbs/techniques/22_accel.ipynb #c41a910c
 def choose(self:Accel, stage:int, walk:Walk):
     "Of all pairs of windows, the one with the largest (smallest) loss goes on (eq. 4)."
     at = [self.places(stage, walk, n) for n in range(len(walk.branches))]
@@ -188,6 +189,7 @@ def crop(self:Accel, b:Branch, first:Tensor):
     b.meta['window'] = torch.cat([whole[:, :2] + first/side*whole[:, 2:], whole[:, 2:]*share], 1)
     b.spatial(lambda o: cut(o, first, size))
 
+# %% ../../nbs/techniques/22_accel.ipynb #f690f46a
 @torch.no_grad()
 def hardest(self:Accel, stage:int, walk:Walk) -> Tensor: # (n,)
     "Rows of the images with the largest loss at this depth, as many as windows would leave of the area."
