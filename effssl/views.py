@@ -175,6 +175,7 @@ def byol(size:int) -> list[Aug]:
     a = Aug(size, (.08, 1.), jitter=(.4, .4, .2, .1), blur=1.)
     return [a, replace(a, blur=.1, solarize=.2)]
 
+# %% ../nbs/01_views.ipynb #5a7f10c3
 def local_side(size:int) -> int:
     "Side in px of local views beside global ones: 96 for 224, a multiple of 16 (of 8 below 96 px) so that patches fit."
     unit = 16 if size >= 96 else 8
