@@ -28,7 +28,7 @@ def pair(tmp_path_factory):
 
 @pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn; SimPrune has nothing of the kind
 def test_two_processes_step_as_one(pair, name):
-    (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, _ in pair)
+    (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, *_ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)
     assert grads.keys() == joint_grads.keys()
     whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # 1e-5 of the gradient's length: fp32 sums in another order
@@ -43,13 +43,19 @@ def test_two_processes_step_as_one(pair, name):
 
 
 def test_nothing_repeats_across_ranks_and_micro_batches(pair):
-    logs = [row for _, log in pair for row in log]
+    logs = [row for _, log, *_ in pair for row in log]
     assert len(logs) == 2*2*3  # ranks × micro-batches × steps
     pixels = [p for row in logs for p in row['pixels']]
     assert len(set(pixels)) == len(pixels) == 2*96  # each of 96 images in its two views, once
     assert len({row['own'] for row in logs}) == len(logs)
-    a, b = ([row['shared'] for row in log] for _, log in pair)
+    a, b = ([row['shared'] for row in log] for _, log, *_ in pair)
     assert a == b and len(set(a)) == 6  # what must agree agrees, and is new in every micro-batch
+
+
+def test_ranks_agree_over_fifty_steps_of_accel(pair):
+    (*_, depths, state), (*_, other_depths, other) = pair
+    assert depths == other_depths and len(depths) == 51 and set(depths) == {1, 2, 3, 4}
+    assert all(torch.equal(v, other[k]) for k, v in state.items())
 
 
 def test_run_shared_by_two_processes(tmp_path):

@@ -10,6 +10,7 @@ import effssl.data
 from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.runs import complete, find, names, recipe, run, run_id
+from effssl.techniques.accel import Accel
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, write_atomic
@@ -107,6 +108,17 @@ def test_simwnw_resumes_bit_equal(args, tmp_path):
         return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32), 'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
     assert all(0 < h['removed'] < 1 for h in history)  # it did remove something
+
+
+@pytest.mark.parametrize('framework, small, args', [('mocov2', dict(queue=64), {}), ('simclr', {}, dict(forward='full', select='examples')),
+                                                    ('swav', dict(prototypes=20, queue=0), dict(scheme='skipping'))], ids=str)
+def test_accel_resumes_bit_equal(framework, small, args, tmp_path):
+    def module():
+        torch.manual_seed(0); cls = find('framework', framework)
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        return Pretrain(cls(net, [Accel(**args)], **small), augmentations(cls.augs, 32), 'sgd', .1, seed=1)
+    history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
+    assert len({h['depth'] for h in history}) > 1  # it did draw
 
 
 @pytest.mark.parametrize('framework', sorted(names('framework')))

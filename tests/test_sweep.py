@@ -138,10 +138,10 @@ GRIDS = sorted((ROOT/'nbs'/'experiments'/'grids').glob('*.yml'))
 def test_committed_grid(path, monkeypatch):
     "Nothing would keep its runs from starting, but perhaps the data; of each technique one network is built, its other arguments are tried alone."
     build, built = effssl.sweep.builds, set()
-    def once(what, batch_size):
+    def once(what, batch_size, images):
         r = Recipe(**json.loads(what))
         if r.technique: make('technique', r.technique, r.technique_args)
-        if r.technique not in built: built.add(r.technique); build(what, batch_size)
+        if r.technique not in built: built.add(r.technique); build(what, batch_size, images)
     monkeypatch.setattr('effssl.sweep.builds', once)
     runs = read_grid(path)
     table = plan(runs)
@@ -150,6 +150,6 @@ def test_committed_grid(path, monkeypatch):
 
 
 def test_plan_sees_a_batch_that_the_loss_cannot_use(tmp_path):
-    moco = dict(TINY, framework='mocov2', framework_args=dict(queue=100))
+    moco = dict(TINY, framework='mocov2', framework_args=dict(queue=50))
     fits, not_ = plan([dict(moco, batch_size=50), moco], tmp_path).problem
-    assert fits == '' and 'queue 100 is not a multiple of the batch of 64' in not_
+    assert fits == '' and 'queue 50 cannot hold a batch of 64' in not_

@@ -7,6 +7,7 @@ from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.lockstep import Technique
 from effssl.runs import find
+from effssl.techniques.accel import Accel
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, ranks
@@ -19,6 +20,9 @@ CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'ima
          'simsiam, compact': ('timm:resnet18', CNN, {'width': 64}),
          'simsiam, exact': ('timm:resnet18', CNN, {'width': 64}),
          'simsiam, paper': ('timm:resnet18', CNN, {'width': 64}),
+         'simclr, accel': ('timm:resnet18', CNN, {}),
+         'simclr, accel, full': ('timm:resnet18', CNN, {}),
+         'mocov2, accel': ('timm:resnet18', CNN, {'queue': 64, 'out': 32}),
          'dino': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'dino, simprune': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'byol': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'hidden': 64, 'out': 32}),
@@ -56,19 +60,26 @@ class Watched(Pretrain):
         super().on_before_optimizer_step(optimizer)
 
 
-def train(name, seen=None, accumulate=1):
-    "Three steps with the joint batch of 32; gradients of the first, the state at the end."
+class Drawn(Accel):
+    "Keeps the depth of every step."
+    def __init__(self): super().__init__(); self.log = []
+    def before(self, walk): super().before(walk); self.log.append(self.depth)
+
+
+def train(name, seen=None, accumulate=1, epochs=1):
+    "Three steps an epoch with the joint batch of 32; gradients of the first, the state at the end."
     encoder_name, encoder_args, args = CASES[name]
     torch.manual_seed(0)
     cls = find('framework', name.split(',')[0])
     own = {'simsiam, compact': lambda: [SimWNW(.25)], 'simsiam, exact': lambda: [SimWNW(.5, how='exact')],
-           'simsiam, paper': lambda: [SimWNW(preset='paper')], 'dino, simprune': lambda: [SimPrune(.7, (1, 2))],
+           'simsiam, paper': lambda: [SimWNW(preset='paper')], 'simclr, accel': lambda: [Accel()],
+           'simclr, accel, full': lambda: [Accel(forward='full')], 'mocov2, accel': lambda: [Accel()], 'dino, simprune': lambda: [SimPrune(.7, (1, 2))],
            'dinov2': lambda: [MaskBright()], 'dinov2, sinkhorn': lambda: [MaskBright()]}
     techniques = [seen] if seen else own.get(name, list)()
     fw = cls(encoder(encoder_name, 32, **encoder_args), techniques, **args)
     local = dict(local_views=2) if cls.augs in ('dino', 'swav') else {}
     module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3)
-    fit(module, take(load('digits', 'train', 32), 96, 0), 1, 32//accumulate, device='cpu', accumulate=accumulate)
+    fit(module, take(load('digits', 'train', 32), 96, 0), epochs, 32//accumulate, device='cpu', accumulate=accumulate)
     return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
 
 
@@ -77,4 +88,6 @@ if __name__ == '__main__':
     seen = Seen()
     found = {name: train(name) for name in CASES}
     train('simsiam', seen, accumulate=2)
-    torch.save((found, seen.log), f'{sys.argv[1]}/{ranks()[0]}.pt')
+    drawn = Drawn()
+    state = train('mocov2, accel', drawn, epochs=17)[1]
+    torch.save((found, seen.log, drawn.log, state), f'{sys.argv[1]}/{ranks()[0]}.pt')
