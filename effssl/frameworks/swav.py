@@ -70,7 +70,7 @@ def forward(self:SwAVObjective, walk) -> Tensor:
 
 for fn in (embed, scores, predict, assign, forward): setattr(SwAVObjective, fn.__name__, fn)
 
-# %% ../../nbs/frameworks/14_swav.ipynb #15a7534b
+# %% ../../nbs/frameworks/14_swav.ipynb #1c339f41
 def before_step(self:SwAVObjective, epoch:int):
     "Prototypes without gradient in the first epochs."
     if epoch < self.freeze_epochs: self.prototypes.grad = None
@@ -78,7 +78,8 @@ def before_step(self:SwAVObjective, epoch:int):
 @torch.no_grad()
 def after_step(self:SwAVObjective, progress:float):
     "Prototypes back to length 1; the embeddings of all processes replace the oldest of the queue."
-    self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
+    norm = self.prototypes.norm(dim=1, keepdim=True)
+    self.prototypes.div_(norm.where((norm - 1).abs() > 1e-6, 1))  # those that rested stay as they are, bit for bit
     for z in map(gather, self.waiting):
         self.check_batch(len(z))
         self.queue.index_copy_(0, (self.count + torch.arange(len(z), device=z.device)) % len(self.queue), z)

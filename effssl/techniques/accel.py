@@ -104,7 +104,7 @@ def chance(self:Accel, walk:Walk, name:str) -> float:
     "A number in [0, 1) for this optimiser step: the same for all its batches and processes."
     return torch.rand((), generator=torch.Generator().manual_seed(key_seed(walk.seed, walk.step, 'accel', name))).item()
 
-# %% ../../nbs/techniques/22_accel.ipynb #50ce99fb
+# %% ../../nbs/techniques/22_accel.ipynb #8e6190ef
 def learning(self:Accel, walk:Walk) -> set[int]:
     "The stages that learn in this step."
     i = self.depth
@@ -124,7 +124,7 @@ def before(self:Accel, walk:Walk):
     if not self.on: return
     self.depth = self.draw(walk)
     self.learns = self.learning(walk)
-    walk.notes['depth'] = torch.tensor(float(self.depth))
+    walk.notes['depth'] = torch.tensor(float(self.depth), device=walk.branches[0].x.device)
     if self.scheme == 'skipping': self.rest({*range(min(self.learns), self.depth)} - self.learns)
     if self.forward_mode == 'truncated' and self.depth < self.last: walk.until = self.ends[self.depth]
 
