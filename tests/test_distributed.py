@@ -26,18 +26,26 @@ def pair(tmp_path_factory):
     return [torch.load(out/f'{rank}.pt', weights_only=False) for rank in (0, 1)]
 
 
+def same(a, b): return torch.allclose(a.float(), b.float(), atol=2e-4, rtol=1e-3)
+
+
+def by_rank(v):
+    "32 rows of a joint batch in the order in which two ranks bring them: rank 0 has every other image."
+    return v.view(16, 2, *v.shape[1:]).transpose(0, 1).reshape(v.shape)
+
+
 @pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn; SimPrune has nothing of the kind
 def test_two_processes_step_as_one(pair, name):
     (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, *_ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)
     assert grads.keys() == joint_grads.keys()
     whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # 1e-5 of the gradient's length: fp32 sums in another order
-    close = 1e-4 if two.CASES[name][1] is two.CNN else 1e-5  # its first layer sums over 16 times as many positions: 3e-5 without a technique
+    close = 3e-4 if two.CASES[name][1] is two.CNN else 1e-5  # its first layer sums over 16 times as many positions: 3e-5 without a technique
     for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= close*max(1., whole), (n, (grads[n] - g).norm(), whole)
     assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
     for k, v in joint_state.items():
-        if k.endswith('queue'): v = v.view(-1, 16, 2, *v.shape[1:]).transpose(1, 2).reshape(v.shape)  # of 32 images, rank 0 has every other one
-        assert torch.allclose(state[k].float(), v.float(), atol=2e-4, rtol=1e-3), k
+        batches = zip(state[k].split(32), v.split(32)) if k.endswith('queue') else [(state[k], v)]
+        assert all(same(s, j) or k.endswith('queue') and same(s, by_rank(j)) for s, j in batches), k  # a queue that is not full has batches as drawn
     assert abs(loss - joint_loss) < 1e-4
     assert whole > .05  # so the tolerance means something
 
