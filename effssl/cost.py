@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['aten', 'CPU_ATTENTION', 'MASK_RULES', 'flop_counter', 'step_table', 'untouched', 'StepFlops', 'training_cost',
-           'memory', 'seconds', 'paired_times', 'ratio', 'Ledger', 'live_windows', 'live_share']
+           'memory', 'seconds', 'paired_times', 'ratio', 'gate_share', 'gated_macs', 'Ledger', 'live_windows',
+           'live_share']
 
-# %% ../nbs/04_cost.ipynb #fca7264f
+# %% ../nbs/04_cost.ipynb #a3bc2e79
 import copy, time
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from .lockstep import Branch, Technique, steps
+from .lockstep import Branch, Technique, steps, tap
 
 # %% ../nbs/04_cost.ipynb #3d87626e
 aten = torch.ops.aten
@@ -28,16 +29,17 @@ def flop_counter() -> FlopCounterMode:
     "A context that counts executed FLOPs, attention on a CPU included; ask it with `.get_total_flops()`."
     return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
-# %% ../nbs/04_cost.ipynb #eca44932
+# %% ../nbs/04_cost.ipynb #bdffba1b
 def step_table(net:nn.Module, # an encoder; it is not changed
                image_size:int, # px
               ) -> pd.DataFrame:
-    "MACs of one image's forward pass, step by step."
+    "MACs of one image's forward pass, step by step; `conv` are those of the step's own convolution, without a shortcut's or a gate's."
     net, rows = copy.deepcopy(net).to('meta').eval(), []
     branch = Branch(torch.empty(1, 3, image_size, image_size, device='meta'), net)
     for s in steps(net):
-        with flop_counter() as count, torch.no_grad(): s.run(branch)
-        rows.append(dict(step=s.name, stage=s.stage, macs=count.get_total_flops()//2, out=tuple(branch.x.shape[1:])))
+        with flop_counter() as count, torch.no_grad(), tap(s.module or net) as out: s.run(branch)
+        conv = out[0].numel()*s.module.weight[0].numel() if isinstance(s.module, nn.Conv2d) else 0
+        rows.append(dict(step=s.name, stage=s.stage, macs=count.get_total_flops()//2, conv=conv, out=tuple(branch.x.shape[1:])))
     return pd.DataFrame(rows)
 
 # %% ../nbs/04_cost.ipynb #07a8c089
@@ -77,7 +79,7 @@ def training_cost(framework:nn.Module, views:list, # as from `make_views`
         for k, v in watch.rows.items(): rows[k] = rows.get(k, 0) + v
     return dict(flops=total/draws, steps={k: v/draws for k, v in rows.items()})
 
-# %% ../nbs/04_cost.ipynb #991eeb4a
+# %% ../nbs/04_cost.ipynb #1f14617c
 @contextmanager
 def memory(device='cpu'):
     "Measure peak memory of what runs inside, in bytes: `with memory() as m: …; m['bytes']`. CPU: tensors saved for backward."
@@ -90,7 +92,7 @@ def memory(device='cpu'):
     def pack(t):
         key = t.untyped_storage().data_ptr()
         if key not in seen: seen.add(key); found['bytes'] += t.untyped_storage().nbytes()
-        return t
+        return t.detach()  # a tensor that holds the graph it is saved in would never be freed
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): yield found
 
 # %% ../nbs/04_cost.ipynb #3777569b
@@ -111,15 +113,29 @@ def ratio(times:pd.DataFrame, a:str, b:str) -> tuple[float, float, float]:
     r = times[a]/times[b]
     return r.median(), r.min(), r.max()
 
-# %% ../nbs/04_cost.ipynb #28e2bc05
+# %% ../nbs/04_cost.ipynb #bc96d1d2
 MASK_RULES = ('regions', 'channels', 'outputs')
 
+def gate_share(gates:dict, name:str, before:str|None) -> Tensor|float: # (B,)
+    "Share of a convolution's MACs that gates (B,C) of its own channels and of the step before, its inputs, leave."
+    left = lambda step: gates[step].float().mean(1) if step in gates else 1.
+    return left(name)*left(before)
+
+def gated_macs(table:pd.DataFrame, # as from `step_table`
+               gates:dict, # step name -> (B,C)
+              ) -> Tensor|float: # (B,)
+    "Theoretical MACs of each image when closed channels are skipped, as outputs and as inputs."
+    rows = zip(table.step, [None, *table.step[:-1]], table.conv)
+    return float(table.macs.sum()) - sum(c*(1 - gate_share(gates, s, b)) for s, b, c in rows if s in gates or b in gates)
+
+# %% ../nbs/04_cost.ipynb #53b28ab7
 class Ledger(Technique):
     "Theoretical MACs of a walk: dense MACs of every step × the share that masks and gates leave. Last in the list."
     def __init__(self, net:nn.Module, image_size:int):
         super().__init__()
-        self.dense = dict(step_table(net, image_size)[['step', 'macs']].itertuples(index=False))
-        self.rows = {} # (branch number, step, rule for masks) -> share (B,) that is left
+        self.table = step_table(net, image_size)
+        self.dense = {s: (m, c, b) for s, m, c, b in zip(self.table.step, self.table.macs, self.table.conv, [None, *self.table.step[:-1]])}
+        self.rows = {} # (branch number, step, rule for masks) -> MACs (B,) that are left
     def before(self, walk): self.rows, self.inputs = {}, {id(b): None for b in walk.branches}
     @contextmanager
     def around(self, step, branch):
@@ -127,21 +143,19 @@ class Ledger(Technique):
         yield
         self.inputs[id(branch)] = windows
     def between(self, step, walk):
+        macs, conv, before = self.dense[step.name]
         for i, b in enumerate(walk.branches):
-            out = b.gates[step.name].float().mean(1) if step.name in b.gates else 1.
-            gates = torch.ones(len(b.x), device=b.x.device)*out*self.gated_input(b, step.name)
-            for rule in MASK_RULES: self.rows[i, step.name, rule] = gates*live_share(self.inputs[id(b)], b.live, rule)
-    def gated_input(self, branch, name):
-        "Share of input channels that the gate of the step before leaves open."
-        names = list(self.dense)
-        before = names[names.index(name) - 1] if names.index(name) else None
-        return branch.gates[before].float().mean(1) if before in branch.gates else 1.
+            left = macs - conv*(1 - gate_share(b.gates, step.name, before))*torch.ones(len(b.x), device=b.x.device)
+            for rule in MASK_RULES: self.rows[i, step.name, rule] = left*live_share(self.inputs[id(b)], b.live, rule)
+    def per_image(self, branch:int=0, rule:str='channels') -> Tensor: # (B,)
+        "Theoretical MACs of each image of one branch, masks counted by one of `MASK_RULES`."
+        return sum(r for (i, s, k), r in self.rows.items() if (i, k) == (branch, rule))
     def macs(self, branch:int=0, rule:str='channels') -> Tensor:
-        "Theoretical MACs an image of one branch, averaged over the batch, masks counted by one of `MASK_RULES`."
-        return sum(self.dense[s]*r.mean() for (i, s, k), r in self.rows.items() if (i, k) == (branch, rule))
+        "Theoretical MACs an image, averaged over the batch."
+        return self.per_image(branch, rule).mean()
     def share(self, branch:int=0, rule:str='channels') -> Tensor:
         "Theoretical MACs as a share of the dense encoder's."
-        return self.macs(branch, rule)/sum(self.dense.values())
+        return self.macs(branch, rule)/float(self.table.macs.sum())
 
 # %% ../nbs/04_cost.ipynb #52adcdad
 def live_windows(live:Tensor|None, # (B,1 or C,H,W) of the input

@@ -71,7 +71,7 @@ def rows(page, id):
 
 def test_parameters_are_explained(pages):
     assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[1] == ['x', 'Tensor', '', '(B,3,H,W), normalised']
-    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[-1] == ['returns', 'Tensor', '', '(B,D)']
+    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[-1] == ['returns', 'Tensor', '', '(B,D), or what that step gives']
     assert rows(pages['05_objectives.html'], 'effssl.objectives.feature_std')[0] == ['x', 'Tensor', '(B,D)']
     assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['08_runs.html'], 'effssl.runs.Recipe')
     page = pages['frameworks/11_simsiam.html']
