@@ -89,7 +89,7 @@ def key_seed(*key) -> int:
     "A seed in [0, 2^63) from any key."
     return int.from_bytes(hashlib.blake2b('/'.join(map(str, key)).encode(), digest_size=8).digest(), 'little') >> 1
 
-# %% ../nbs/02_lockstep.ipynb #320bbe35
+# %% ../nbs/02_lockstep.ipynb #b353f774
 class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
@@ -107,6 +107,9 @@ class Technique(nn.Module):
         "The loss; calling `framework_loss` is optional."
         return framework_loss()
     def after_step(self, progress:float): "After the optimiser step."
+    def networks(self, framework:nn.Module, images, image_size:int) -> dict[str, nn.Module]:
+        "Other networks that a training gives, to be evaluated beside its encoder, by name; `images` are those of the training."
+        return {}
     def here(self, step:Step) -> bool:
         "Whether this is one of the steps that the technique acts after."
         return any(fnmatch(step.name, p) for p in self.at)

@@ -6,10 +6,10 @@
 __all__ = ['BASES', 'LEAST', 'RUN_ARGS', 'names', 'find', 'Recipe', 'matches', 'recipe', 'read_yaml', 'read_recipe', 'complete',
            'check', 'run_id', 'build', 'assemble', 'make', 'views_of', 'random_views', 'cost', 'stored_size',
            'write_json', 'environment', 'load_data', 'run', 'finished', 'Busy', 'only_one', 'launch', 'pretraining',
-           'fit_recipe', 'measure', 'quick_knn', 'train_and_evaluate', 'read_records', 'load', 'summary',
-           'trained_encoder', 'reevaluate', 'recipe_of']
+           'fit_recipe', 'measure', 'quick_knn', 'networks', 'price', 'train_and_evaluate', 'read_records', 'load',
+           'summary', 'trained', 'trained_encoder', 'reevaluate', 'recipe_of']
 
-# %% ../nbs/08_runs.ipynb #35880027
+# %% ../nbs/08_runs.ipynb #af3ccfae
 import fcntl, glob, hashlib, importlib, inspect, json, math, os, pkgutil, platform, subprocess, sys, tempfile, time, typing
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,10 +19,10 @@ from pathlib import Path
 import pandas as pd, torch
 
 import effssl
-from .cost import memory, training_cost, untouched
+from .cost import memory, step_table, training_cost, untouched
 from .data import SIZES, Images, datasets, load as load_split, imported, locate, take, unknown
-from .encoders import check_size, encoder, encoders, init_weights
-from .evaluate import PROTOCOLS, evaluate
+from .encoders import check_size, checkpoint_weights, encoder, encoders
+from .evaluate import PROTOCOLS, evaluate, mean_macs
 from .lockstep import Technique
 from .objectives import Framework
 from .train import OPTIMIZERS, PRECISIONS, Pretrain, fit, pick_device, ranks, write_atomic
@@ -332,7 +332,17 @@ def quick_knn(r:Recipe, train:Images, test:Images, n:tuple=(5000, 2000)):
     a, b = take(train, n[0], r.seed), take(test, n[1], r.seed)
     return lambda fw: {'knn': evaluate(fw.encoder, a, b, r.image_size, (r.k,), r.temperature, None)[f'knn{r.k}'].accuracy}
 
-# %% ../nbs/08_runs.ipynb #c80f1325
+# %% ../nbs/08_runs.ipynb #4f80ad43
+def networks(framework:Framework, images:Images, image_size:int) -> dict[str, torch.nn.Module]:
+    "What techniques give beside the encoder, by name: a light network, …"
+    return {k: net for t in framework.techniques for k, net in t.networks(framework, images, image_size).items()}
+
+def price(dense:torch.nn.Module, net:torch.nn.Module, test:Images, image_size:int) -> dict:
+    "MACs an image of a network, averaged over a set, beside the dense one's, as a record; the reduction in percent."
+    macs, whole = mean_macs(net, test, image_size), int(step_table(dense, image_size).macs.sum())
+    return dict(macs=macs, dense_macs=whole, reduction=100*(1 - macs/whole))
+
+# %% ../nbs/08_runs.ipynb #0603142d
 def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     pretrain, train, test = sets
@@ -345,8 +355,11 @@ def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress
     timing = fit_recipe(r, module, pretrain, folder, device, workers, progress)
     framework.to(device)
     ks = sorted({k for k in (1, 20, 200, r.k) if k <= len(train)})
-    scores = evaluate(framework.encoder, train, test, r.image_size, ks, r.temperature, r.probe, r.probe_crops, r.seed)
-    return dict(baselines=start, history=[row0, *module.history], scores={k: s.record() for k, s in scores.items()},
+    score = lambda net: {k: s.record() for k, s in
+                         evaluate(net, train, test, r.image_size, ks, r.temperature, r.probe, r.probe_crops, r.seed).items()}
+    others = {k: dict(scores=score(net), **price(framework.encoder, net, test, r.image_size))
+              for k, net in networks(framework, pretrain, r.image_size).items()}
+    return dict(baselines=start, history=[row0, *module.history], scores=score(framework.encoder), **({'networks': others} if others else {}),
                 feature_std=module.history[-1]['feature_std'], cost=record['cost'] | timing)
 
 # %% ../nbs/08_runs.ipynb #6682536e
@@ -377,18 +390,25 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
         'train s': df['cost.seconds'].round(0).astype(int), 'MB/step': (df['cost.memory_per_image']*step/2**20).round(0).astype(int),
         'device': df['environment.device'], 'seed': df['recipe.seed']})
 
-# %% ../nbs/08_runs.ipynb #1d23ad4b
-def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
-    "Recipe and encoder of a finished run. Raises FileNotFoundError if there is none, ValueError if it is not finished."
+# %% ../nbs/08_runs.ipynb #147629ed
+def trained(folder) -> tuple[Recipe, Framework]:
+    "Recipe and trained framework of a finished run. Raises FileNotFoundError if there is none, ValueError if it is not finished."
     folder = Path(folder)
     if not (folder/'run.json').exists(): raise FileNotFoundError(f'no run at {str(folder)!r}: give the folder that holds its run.json')
     record = finished(folder)
     if not record: raise ValueError(f'the run at {str(folder)!r} is not finished: run its recipe again, it resumes')
     r = Recipe(**record['recipe'])
     framework, _ = build(replace(r, init=None))
-    return r, init_weights(framework.encoder, str(folder/'last.ckpt'))
+    state = {k.removeprefix('framework.'): v for k, v in checkpoint_weights(folder/'last.ckpt').items()}
+    framework.load_state_dict(state)
+    return r, framework
 
-# %% ../nbs/08_runs.ipynb #594ac8a4
+def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
+    "Recipe and encoder of a finished run; raises as `trained` does."
+    r, framework = trained(folder)
+    return r, framework.encoder
+
+# %% ../nbs/08_runs.ipynb #7a2613cb
 def reevaluate(folder, # of a finished run
                dataset:str|None=None, # None: the run's own
                ks:list=(1, 20, 200), temperature:float=.07, # of kNN
@@ -397,7 +417,7 @@ def reevaluate(folder, # of a finished run
                subset:int|None=None, test_subset:int|None=None, # images to train the probes on, and to test on; None: all
                seed:int=0, device:str='auto') -> dict:
     "Scores of a finished run's encoder, beside an untrained one and raw pixels; written as `evaluate-….json` beside the run."
-    r, net = trained_encoder(folder)
+    r, framework = trained(folder); net = framework.encoder
     if probe is not None and probe not in PROTOCOLS: raise unknown('probe', probe, PROTOCOLS)
     asked = dict(dataset=dataset or r.dataset, ks=list(ks), temperature=temperature, probe=probe, probe_crops=probe_crops, subset=subset,
                  test_subset=test_subset, seed=seed)
@@ -406,6 +426,8 @@ def reevaluate(folder, # of a finished run
     score = lambda net, probe: {k: s.record() for k, s in evaluate(net, *sets, r.image_size, ks, temperature, probe, probe_crops, seed).items()}
     dev, untrained = pick_device(device), build(replace(r, init=None))[0].encoder
     found = dict(run=Path(folder).name, evaluated=asked, scores=score(net.to(dev), probe),
+                 networks={k: dict(scores=score(n, probe), **price(net, n, sets[1], r.image_size))
+                           for k, n in networks(framework.to(dev), load_data(r)[0], r.image_size).items()},
                  baselines=dict(untrained=score(untrained.to(dev), None), pixels=score(None, None)), environment=environment(dev))
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     write_json(Path(folder)/f'evaluate-{asked["dataset"].rpartition("/")[2].replace(":", "-")}-{name}.json', found)
