@@ -54,9 +54,8 @@ class Objective(nn.Module):
     def copy_for(self, dim:int) -> 'Objective':
         "A fresh objective of the same kind for features of another width, to stand at another depth."
         return type(self)(dim, **self.options)
-    def fixed_lr(self) -> list[nn.Parameter]:
-        "Parameters whose learning rate is not scheduled."
-        return []
+    def fixed_lr(self) -> list[nn.Parameter]: "Parameters whose learning rate is not scheduled."; return []
+    def undecayed(self) -> list[nn.Parameter]: "Parameters without weight decay, whatever the optimiser."; return []
 
 # %% ../nbs/05_objectives.ipynb #20a28993
 class Framework(nn.Module):

@@ -66,7 +66,7 @@ class Recipe:
     local_size: int|None = None # px; None: 96 for 224
     epochs: int|None = None # of training
     batch_size: int|None = None # of all processes together, before accumulation
-    optimizer: str|None = None # sgd, adamw or lars
+    optimizer: str|None = None # sgd, adamw, lars or lars_clip
     lr: float|None = None # for 256 images
     weight_decay: float|None = None # at the start
     weight_decay_end: float|None = None # after a cosine over the training; None: constant

@@ -25,15 +25,19 @@ from .objectives import Framework, SyncBatchNorm, average, feature_std, world
 from .views import make_views
 
 # %% ../nbs/06_train.ipynb #398d8e70
-OPTIMIZERS = {'sgd': partial(torch.optim.SGD, momentum=.9), 'adamw': torch.optim.AdamW, 'lars': partial(timm.optim.Lars, momentum=.9)}
+OPTIMIZERS = {'sgd': partial(torch.optim.SGD, momentum=.9), 'adamw': torch.optim.AdamW, 'lars': partial(timm.optim.Lars, momentum=.9),
+              'lars_clip': partial(timm.optim.Lars, momentum=.9, trust_coeff=.02, trust_clip=True)}
 
 def param_groups(framework:Framework, weight_decay:float, decay_all:bool) -> list[dict]:
     "Groups by weight decay and by whether the learning rate is scheduled."
-    fixed = {id(p) for m in framework.modules() if hasattr(m, 'fixed_lr') for p in m.fixed_lr()}
-    groups = {}
+    named = lambda hook: {id(p) for m in framework.modules() if hasattr(m, hook) for p in getattr(m, hook)()}
+    fixed, undecayed, groups = named('fixed_lr'), named('undecayed'), {}
     for p in framework.parameters():
-        if p.requires_grad: groups.setdefault((weight_decay if decay_all or p.ndim > 1 else 0., id(p) not in fixed), []).append(p)
-    return [dict(params=ps, weight_decay=wd, decayed=wd > 0, scheduled=s) for (wd, s), ps in groups.items()]
+        free, matrix = id(p) in undecayed, p.ndim > 1
+        key = weight_decay if (decay_all or matrix) and not free else 0., id(p) not in fixed, free and matrix
+        if p.requires_grad: groups.setdefault(key, []).append(p)
+    return [dict(params=ps, weight_decay=wd, decayed=wd > 0, scheduled=s, always_adapt=a)  # timm: no trust ratio without decay, unless told so
+            for (wd, s, a), ps in groups.items()]
 
 def lr_factor(step:int, total:int, warmup:int) -> float:
     "Linear warm-up, then cosine to 0: the factor of the learning rate at a step."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'crop_boxes', 'view_matrix', 'map_points', 'warp',
-           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'local_side', 'swav', 'dino',
-           'augmentations', 'normalize', 'plain_view']
+           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'vicreg', 'local_side', 'swav',
+           'dino', 'augmentations', 'normalize', 'plain_view']
 
 # %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
@@ -175,6 +175,10 @@ def byol(size:int) -> list[Aug]:
     a = Aug(size, (.08, 1.), jitter=(.4, .4, .2, .1), blur=1.)
     return [a, replace(a, blur=.1, solarize=.2)]
 
+def vicreg(size:int) -> list[Aug]:
+    "VICReg and Barlow Twins in dual gating (Krishna et al. 2023), App. A.1, solo-learn's recipe for CIFAR: both views alike, no blur."
+    return [Aug(size, (.2, 1.), jitter=(.4, .4, .2, .1), solarize=.1)]*2
+
 # %% ../nbs/01_views.ipynb #5a7f10c3
 def local_side(size:int) -> int:
     "Side in px of local views beside global ones: 96 for 224, a multiple of 16 (of 8 below 96 px) so that patches fit."
@@ -193,7 +197,7 @@ def dino(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
     return [g, replace(g, blur=.1, solarize=.2)] + [local]*local_views
 
 # %% ../nbs/01_views.ipynb #6cc2ab75
-AUGS = {'simclr': simclr, 'mocov1': mocov1, 'mocov2': mocov2, 'byol': byol, 'swav': swav, 'dino': dino}
+AUGS = {'simclr': simclr, 'mocov1': mocov1, 'mocov2': mocov2, 'byol': byol, 'vicreg': vicreg, 'swav': swav, 'dino': dino}
 
 def augmentations(name:str, size:int, **kw) -> list[Aug]:
     "The views of a recipe by name, one `Aug` each."

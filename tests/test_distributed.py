@@ -34,7 +34,7 @@ def by_rank(v):
     return v.view(16, 2, *v.shape[1:]).transpose(0, 1).reshape(v.shape)
 
 
-@pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn; SimPrune has nothing of the kind
+@pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn, covariance; SimPrune has nothing of the kind
 def test_two_processes_step_as_one(pair, name):
     (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, *_ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)

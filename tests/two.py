@@ -29,6 +29,8 @@ CASES = {'simclr': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'ima
          'mocov2': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'queue': 64, 'out': 32}),
          'swav': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'},
                   {'hidden': 64, 'out': 32, 'prototypes': 50, 'freeze_epochs': 0, 'queue': 64, 'queue_start': 0}),
+         'vicreg': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64}),
+         'barlowtwins': ('timm:resnet10t', {'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, {'width': 64, 'scale': .1}),
          'mocov3': ('vit_tiny_patch16_224', VIT, {'hidden': 64, 'out': 32}),
          'dinov2': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0}),
          'dinov2, sinkhorn': ('vit_tiny_patch16_224', VIT, {'prototypes': 50, 'hidden': 64, 'freeze_epochs': 0, 'centring': 'sinkhorn'})}
