@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..objectives import Framework, Objective, full_precision, gather, mlp
 
-# %% ../../nbs/frameworks/17_vicreg.ipynb #ddb15524
+# %% ../../nbs/frameworks/17_vicreg.ipynb #a47f473e
 def variance(z:Tensor, # (B,D)
             ) -> Tensor:
     "How far the standard deviations of the dimensions are below 1, on average (eqs. 1, 2)."
@@ -42,6 +42,7 @@ class VICRegObjective(Objective):
         spread = sum(w['variance']*variance(z) + w['covariance']*covariance(z) for z in batches)
         return w['invariance']*(o - t).square().mean(1) + spread
 
+# %% ../../nbs/frameworks/17_vicreg.ipynb #ad980c28
 class VICReg(Framework):
     "VICReg (Bardes et al. 2022)."
     augs = 'vicreg'
