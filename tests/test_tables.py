@@ -92,9 +92,9 @@ def test_simwnw_with_records(displayed):
 ACCEL = ROOT/'nbs'/'tables'/'accel.csv'
 
 
-def accel_key():
-    "The function `key` of 92_accel."
-    cells = json.loads((ACCEL.parent/'92_accel.ipynb').read_text())['cells']
+def key_of(name):
+    "The function `key` of a table notebook."
+    cells = json.loads((ACCEL.parent/name).read_text())['cells']
     found = [n for c in cells if c['cell_type'] == 'code' for n in ast.parse(''.join(c['source'])).body if getattr(n, 'name', '') == 'key']
     names = {}; exec(compile(ast.Module(found, []), 'key', 'exec'), names)
     return names['key']
@@ -110,7 +110,7 @@ def test_accel_csv():
     assert value(4, 'SimCLR', 'Nearby-Block') == [('61.3', '0.2', '2.8')] and value(5, 'MoCo v2', 'Hard Example') == [('66.1', '0.2', '')]
     assert value(6, 'SimCLR', 'HP') == [('63.1', '0.2', '3.4')] and value(7, 'M = 1') == [('62.4', '0.2', '')]
     assert value(8, 'Accel', 'Feat2') == [('33.5', '0.3', '')] and value(9, 'Accel, 2×160 + 4×96') == [('74.1', '0.1', '5.7')] and value(10, '128 px') == [('53.5', '0.2', '')]
-    key = accel_key()
+    key = key_of('92_accel.ipynb')
     for table in (1, 4, 5, 6, 7, 8, 9, 10):
         named = {(l['framework'], l['key']) for l in lines if l['table'] == str(table)}
         for scale in ('', '_mini'):
@@ -157,3 +157,79 @@ def test_accel_with_records(displayed, tmp_path):
     eight = next(o for o in found if 'Feat1 (stem)' in o)
     assert '20.5 ± 0.7' in eight and '22.5 ± 0.7' in eight
     assert any('sundial' in o for o in found)
+
+
+DUAL = ROOT/'nbs'/'tables'/'dual_gating.csv'
+SETS = {'cifar10': 'CIFAR-10', 'stl10': 'STL-10', 'cifar100': 'CIFAR-100', 'imagenet100': 'ImageNet-100'}
+FRAMEWORKS = {'vicreg': 'VICReg', 'barlowtwins': 'Barlow Twins'}
+
+
+def dual_grid(table, scale): return read_grid(ROOT/'nbs'/'experiments'/'grids'/f'dual_gating_table{table}{scale}.yml')
+
+
+def dual_record(line, error=.2):
+    "A made-up record: the dense network of any gated run has 50 %, its gated one 45 %, both views gated 40 %; a Lagrange multiplier meets the budget."
+    r, args = asdict(recipe(line)), line.get('technique_args', {})
+    scores = lambda a: dict(linear=score(a, f'linear probe, seed {r["seed"]}', error), knn1=score(a - 10, 'kNN k=1', error), knn20=score(a - 8, 'kNN k=20', error))
+    low = (5 if args.get('both') else 0) + (20 if line.get('framework_args', {}).get('invariance') == 0 else 0) - r['seed']
+    words = '-'.join(''.join(c for c in str(v) if c.isalnum()) for v in (line['framework'], args, line.get('framework_args'), r['seed']))
+    made = dict(id=words, status='complete', recipe=r | dict(image_size=32), scores=scores(50 - low if args else 52 - low), environment=dict(device='an abacus'), history=[])
+    if args:
+        saved = 100 - 100*args['budget'] - (0 if 'constraint' in args else 8)
+        made['networks'] = {n: dict(scores=scores(a - low), reduction=saved, macs=1., dense_macs=2.) for n, a in (('gated', 45), ('slim', 43))}
+    return made
+
+
+def test_dual_csv():
+    "As many values a table as are printed, some of them, and every key in both grids of its table."
+    lines = list(csv.DictReader(DUAL.open()))
+    assert Counter(l['table'] for l in lines) == {'1': 58, '2': 54, '3': 40, '4': 40, '5': 40, '6': 60, 'log': 36}
+    def value(table, *words): return [(l['value'], l['sd'], l['reduction']) for l in lines if l['table'] == str(table) and {*words} <= {*l.values()}]
+    assert value(1, 'STL-10', 'VICReg')[0] == ('86.15', '0.10', '') and value(1, 'CIFAR-10', 'VICReg-Gating', '40') == [('89.87', '0.03', '61.10')]
+    assert value(1, 'ImageNet-100', 'VICReg-Dual', '50', 'gated') == [('76.24', '0.12', '47.69')]
+    assert value(2, 'ImageNet-100', 'CIFAR-10', '40', 'gated') == [('50.14', '', '')] and value(3, 'STL-10', 'BT-Dual', '30', 'gated') == [('76.02', '', '64.12')]
+    assert value(4, 'CIFAR-100', 'VICReg-Dual, 2 × ResNet-18', '10', 'gated') == [('52.44', '', '85.77')]
+    assert value(5, 'STL-10', 'VICReg-Dual, w/o invariance', '20', 'gated') == [('20.81', '', '82.45')]
+    assert value(6, 'STL-10', 'VICReg-Dual, + warm-up', '10', 'gated') == [('77.44', '', '73.20')] and value('log', 'STL-10', '10', 'dense') == [('76.6125', '', '')]
+    key = key_of('93_dual_gating.ipynb')
+    for table in '123456':
+        of_table = [l for l in lines if l['table'] == table]
+        where = (lambda l: l['source']) if table == '2' else (lambda l: l['dataset'])
+        named = {(where(l), l['framework'], l['key']) for l in of_table}
+        grid = dual_grid(table, '')
+        assert {(SETS[l['dataset']], FRAMEWORKS[l['framework']], key(l, grid)) for l in grid} == named and len(grid) == len(named)
+        places = [*dict.fromkeys((SETS[l['dataset']], FRAMEWORKS[l['framework']]) for l in grid)]
+        assert table == '2' or places == [*dict.fromkeys((l['dataset'], l['framework']) for l in of_table)], 'grid and table are matched by their order'
+        mini = dual_grid(table, '_mini')
+        found = {(FRAMEWORKS[l['framework']], key(l, mini)) for l in mini}
+        assert len(found)*2 == len(mini) and {(f, k.replace('budget 0.1', 'budget 0.5')) for f, k in found} <= found
+        assert {(f, k) for f, k in found if 'lagrange' not in k} == {(f, k) for _, f, k in named if 'budget' not in k or 'budget 0.1' in k or 'budget 0.5' in k}
+
+
+def test_dual_without_records(displayed):
+    found = displayed('93_dual_gating.ipynb', [])
+    text = '\n'.join(found)
+    assert text.count('no record yet') == 7 and text.count('No records: ') == 1  # five tables, the transfer, the budgets reached
+    for words in ('88.94 ± 0.06', '68 of 72 are right', '3 are wrong', '1-NN: 11 of 20 have one value', 'FLOPs R.: 12 of 18 have one value',
+                  '1,813,561,344', '555,417,600, 79% of it', 'penalty 5·(0.217 − 0.1)² = 0.068', 'Two encoders save more: in 10 of 10'): assert words in text
+
+
+def test_dual_with_records(displayed, tmp_path):
+    "Miniatures of Tables 1 and 5 and a transfer; no line without invariance is taken for one with it."
+    records = {r['id']: r for t in '15' for r in map(dual_record, dual_grid(t, '_mini'))}
+    assert len(records) == 18
+    one = next(r for r in records.values() if r['recipe']['technique_args'] == {'budget': .5})
+    folder = tmp_path/'results'/'dual_gating'; folder.mkdir(parents=True)
+    (folder/'evaluate-cifar100-0.json').write_text(json.dumps(dict(run=one['id'], evaluated=dict(dataset='cifar100'), scores=one['scores'], networks=one['networks'])))
+    found = displayed('93_dual_gating.ipynb', [*records.values()])
+    table = next(o for o in found if 'VICReg-Dual, Lagrange' in o).splitlines()
+    assert sum('50.5 ± 0.7' in l and '45.5 ± 0.7' in l and '43.5 ± 0.7' in l for l in table) == 4, 'two budgets of the penalty, two of the multiplier'
+    assert sum('40.5 ± 0.7' in l for l in table) == 2 and any('82.0' in l for l in table) and any('90.0' in l for l in table)
+    claims = next(o for o in found if 'linear probe' in o and 'Lagrange − penalty' in o)
+    assert claims.count('+5.00') == 4 and claims.count('-2.00') == 8  # gated − VICReg-Gating; slim − gated, dense − VICReg
+    assert 'separate norms' not in claims and 'no records' not in claims
+    five = next(o for o in found if 'w/o invariance' in o).splitlines()
+    assert sum('40.5 ± 0.7' in l for l in five) == 2 and sum('20.5 ± 0.7' in l for l in five) == 2
+    assert any('18.0' in o and '10.0' in o and 'Lagrange' in o for o in found), 'FLOPs left'
+    assert any('cifar100' in o and '45.0' in o for o in found), 'transfer'
+    assert not any('no record yet' in o for o in found), 'the lines of Table 1 are in all others'
