@@ -11,6 +11,7 @@ from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.runs import complete, find, names, recipe, run, run_id
 from effssl.techniques.accel import Accel
+from effssl.techniques.dual_gating import DualGating
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, write_atomic
@@ -119,6 +120,18 @@ def test_accel_resumes_bit_equal(framework, small, args, tmp_path):
         return Pretrain(cls(net, [Accel(**args)], **small), augmentations(cls.augs, 32), 'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
     assert len({h['depth'] for h in history}) > 1  # it did draw
+
+
+@pytest.mark.parametrize('framework, args', [('vicreg', dict(warmup_epochs=1)), ('barlowtwins', dict(constraint='lagrange')), ('byol', dict(both=True)),
+                                             ('vicreg', dict(two_encoders=True))], ids=str)
+def test_dual_gating_resumes_bit_equal(framework, args, tmp_path):
+    def module():
+        torch.manual_seed(0); cls = find('framework', framework)
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        small = dict(hidden=64, out=32) if framework == 'byol' else dict(width=64)
+        return Pretrain(cls(net, [DualGating(.3, **args)], **small), augmentations(cls.augs, 32), 'lars_clip', .1, 1e-4, seed=1)
+    a = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path)
+    assert 'macs_share' in a.history[-1] and ('macs_share' in a.history[0]) != bool(args.get('warmup_epochs'))
 
 
 @pytest.mark.parametrize('framework', sorted(names('framework')))

@@ -25,7 +25,7 @@ from ..lockstep import Branch, Step, Technique, embed, steps
 from ..objectives import average
 from ..views import augmentations, draw_view, normalize, plain_view
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #d3df830f
+# %% ../../nbs/techniques/23_dual_gating.ipynb #31500c0c
 def straight_through(logits:Tensor, training:bool, temperature:float=2/3) -> Tensor:
     "1 where a logit is positive, else 0; in training with Gumbel noise, and with the gradient of the noisy sigmoid."
     if not training: return (logits >= 0).to(logits.dtype)
@@ -39,8 +39,10 @@ class Gate(nn.Module):
         super().__init__()
         hidden = max(1, inputs//4)
         self.net = nn.Sequential(nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs, bias=False))
+    def logits(self, x:Tensor) -> Tensor: # (B,inputs,H,W) -> (B,outputs)
+        return self.net(x.mean((2, 3)))
     def forward(self, x:Tensor) -> Tensor: # (B,inputs,H,W) -> (B,outputs) of 0 and 1
-        return straight_through(self.net(x.mean((2, 3))), self.training)
+        return straight_through(self.logits(x), self.training)
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #dfc1c5ee
 class SplitNorm(nn.BatchNorm2d):
@@ -76,7 +78,7 @@ def layers_of(block:nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     "Convolutions and norms of a residual block, in order."
     return [(getattr(block, f'conv{i}'), getattr(block, f'bn{i}')) for i in range(1, 4) if hasattr(block, f'conv{i}')]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #f384c08d
+# %% ../../nbs/techniques/23_dual_gating.ipynb #8b801b03
 class Gated(nn.Module):
     "An encoder whose channels open and close with the image. Its steps are the encoder's."
     def __init__(self, encoder:nn.Module, gates:nn.ModuleDict): # as from `gates_for`
@@ -103,12 +105,14 @@ def gated_steps(net:Gated) -> list[Step]:
         def run(b:Branch):
             with lit(own): step.run(b)
             if gate is None: return
-            m = b.gates[step.name] = gate(b.skip)
+            logits = gate.logits(b.skip)
+            m = b.gates[step.name] = straight_through(logits, gate.training)
+            b.meta.setdefault('sure', {})[step.name] = straight_through(logits.detach(), False)
             b.x = b.x*m[:, :, None, None].to(b.x.dtype)
         return replace(step, run=run)
     return [gated(s) for s in steps(net.encoder)]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #bcda5092
+# %% ../../nbs/techniques/23_dual_gating.ipynb #e3667660
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
@@ -123,6 +127,7 @@ class DualGating(Technique):
         super().__init__()
         if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
         if penalty < 0: raise ValueError(f'penalty {penalty} must not be negative, e.g. 5')
+        if warmup_epochs < 0: raise ValueError(f'warmup_epochs {warmup_epochs} must be at least 0')
         if anneal < 0: raise ValueError(f'anneal {anneal} must not be negative, e.g. 10')
         if constraint not in ('penalty', 'lagrange'): raise unknown('constraint', constraint, ['penalty', 'lagrange'])
         self.budget, self.penalty, self.constraint, self.bound, self.anneal = budget, penalty, constraint, bound, anneal
@@ -147,9 +152,9 @@ class DualGating(Technique):
         loss = framework_loss()
         for b in walk.branches:
             if not b.gates: continue
-            share = self.share(b.meta['pixels'].shape[-1], b.gates)
-            loss = loss + self.sparsity(share) + self.bounds(b.gates, walk)
-            walk.notes['macs_share'] = share.detach()
+            share, sure = (self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure']))
+            loss = loss + self.sparsity(share, sure - self.budget) + self.bounds(b.gates, walk)
+            walk.notes['macs_share'], walk.notes['macs_share_sure'] = share.detach(), sure
         return loss
 
 def split(encoder:nn.Module):
@@ -164,7 +169,7 @@ def fresh(encoder:nn.Module) -> nn.Module:
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     return new
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #f1a9f6f6
+# %% ../../nbs/techniques/23_dual_gating.ipynb #afdfd36f
 def share(self:DualGating, size:int, gates:dict) -> Tensor:
     "MACs under these gates as a share of the dense network's, averaged over the batch."
     if size not in self.tables:
@@ -173,11 +178,11 @@ def share(self:DualGating, size:int, gates:dict) -> Tensor:
     table, dense = self.tables[size]
     return gated_macs(table, gates).mean()/dense
 
-def sparsity(self:DualGating, share:Tensor) -> Tensor:
-    "Eq. 3, and the multiplier's term if there is one."
-    gap = share - self.budget
-    self.over = gap.detach()
-    return self.penalty*gap**2 + (self.multiplier*gap if self.constraint == 'lagrange' else 0)
+def sparsity(self:DualGating, share:Tensor, over:Tensor) -> Tensor: # `over` the budget without noise
+    "Eq. 3; or the augmented Lagrangian of the noiseless cost, with the gradient of the noisy one."
+    if self.constraint == 'penalty': return self.penalty*(share - self.budget)**2
+    self.over = over
+    return (self.multiplier + 2*self.penalty*over)*share
 
 def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
     "DGNet's bound loss: the mean over layers of squared steps out of the window."
@@ -188,7 +193,7 @@ def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
 
 def after_step(self:DualGating, progress:float):
     "The multiplier follows the cost, on all processes alike."
-    if self.constraint == 'lagrange' and self.over is not None: self.multiplier.add_(.1*self.penalty*average(self.over.clone())).clamp_(min=0)
+    if self.constraint == 'lagrange' and self.over is not None: self.multiplier.add_(self.penalty*average(self.over.clone()))
 
 def check_views(self:DualGating, sizes:list[int]):
     "Raise ValueError for a budget that even closed gates exceed."
