@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'Gate', 'SplitNorm', 'lit', 'gate_steps', 'layers_of', 'Gated', 'key_of', 'gates_for',
-           'gated_steps', 'DualGating', 'split', 'fresh', 'share', 'sparsity', 'bounds', 'after_step', 'check_views',
-           'Usage', 'channel_use', 'widths', 'narrowed', 'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune',
-           'export', 'sliced', 'sliced_block']
+           'gated_steps', 'DualGating', 'undecayed', 'before', 'loss', 'networks', 'split', 'fresh', 'share',
+           'sparsity', 'bounds', 'after_step', 'check_views', 'Usage', 'channel_use', 'widths', 'narrowed',
+           'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #bed21fd6
 import copy, math
@@ -112,7 +112,7 @@ def gated_steps(net:Gated) -> list[Step]:
         return replace(step, run=run)
     return [gated(s) for s in steps(net.encoder)]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #e3667660
+# %% ../../nbs/techniques/23_dual_gating.ipynb #10417a29
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
@@ -140,23 +140,36 @@ class DualGating(Technique):
         if self.two_encoders: self.own = encoder = fresh(encoder)
         elif self.split_norms: split(encoder)
         self.light = (Gated(encoder, self.gates),)  # in a tuple: not a submodule, no weight is saved twice
-    def undecayed(self): return list(self.gates.parameters())
-    def networks(self, framework, images, image_size):
-        light = copy.deepcopy(self.light[0]).eval()
-        return {'gated': light, 'slim': slim(light, images, image_size)}
-    def before(self, walk):
-        if self.training and walk.epoch < self.warmup_epochs: return
-        for b in walk.branches:
-            if b.role == 'online' and (self.both or b.view == 0): b.encoder = self.light[0]
-    def loss(self, framework_loss, walk):
-        loss = framework_loss()
-        for b in walk.branches:
-            if not b.gates: continue
-            share, sure = (self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure']))
-            loss = loss + self.sparsity(share, sure - self.budget) + self.bounds(b.gates, walk)
-            walk.notes['macs_share'], walk.notes['macs_share_sure'] = share.detach(), sure
-        return loss
 
+# %% ../../nbs/techniques/23_dual_gating.ipynb #0ba502e3
+def undecayed(self:DualGating) -> list[nn.Parameter]:
+    "Gates have no weight decay."
+    return list(self.gates.parameters())
+
+def before(self:DualGating, walk):
+    "Send the gated view, after the warm-up, through the light network."
+    if self.training and walk.epoch < self.warmup_epochs: return
+    for b in walk.branches:
+        if b.role == 'online' and (self.both or b.view == 0): b.encoder = self.light[0]
+
+def loss(self:DualGating, framework_loss, walk) -> Tensor:
+    "The framework's loss, and for each gated branch what its open channels cost."
+    loss = framework_loss()
+    for b in walk.branches:
+        if not b.gates: continue
+        share, sure = (self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure']))
+        loss = loss + self.sparsity(share, sure - self.budget) + self.bounds(b.gates, walk)
+        walk.notes['macs_share'], walk.notes['macs_share_sure'] = share.detach(), sure
+    return loss
+
+def networks(self:DualGating, framework, images, image_size:int) -> dict[str, nn.Module]:
+    "The gated network as trained, and the slim one of as many channels as are open on average."
+    light = copy.deepcopy(self.light[0]).eval()
+    return {'gated': light, 'slim': slim(light, images, image_size)}
+
+for fn in (undecayed, before, loss, networks): setattr(DualGating, fn.__name__, fn)
+
+# %% ../../nbs/techniques/23_dual_gating.ipynb #7f48397c
 def split(encoder:nn.Module):
     "Give the residual blocks two norms each."
     for block in set(gate_steps(encoder).values()):
@@ -205,7 +218,7 @@ def check_views(self:DualGating, sizes:list[int]):
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #cd23aef8
+# %% ../../nbs/techniques/23_dual_gating.ipynb #ec292509
 class Usage(Technique):
     "Counts how often each channel is open."
     def __init__(self): super().__init__(); self.open, self.images = {}, 0
@@ -225,17 +238,18 @@ def widths(net:Gated, use:dict, image_size:int, budget:float|None, multiple:int|
     table, total = step_table(net, image_size), float(step_table(net.encoder, image_size).macs.sum())
     extra = float(table.macs.sum()) - total  # the gates, which a slim network lacks
     def keep(scale):
-        unit = {s: min(len(u), multiple or (16 if len(u) > 64 else 8)) for s, u in use.items()}
+        unit = {s: min(len(u), multiple or min(16, max(1, len(u)//8))) for s, u in use.items()}
         return {s: min(len(u), max(1, math.ceil(scale*u.sum().item()/unit[s] - 1e-6))*unit[s]) for s, u in use.items()}
     def cost(kept): return ((gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in kept.items()}) - extra)/total).item()
     if budget is None: return keep(1.)
     if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
     low, high = 0., max(len(u)/max(u.sum().item(), 1e-3) for u in use.values())
-    if cost(keep(low)) > budget: raise ValueError(f'budget {budget} is below the {cost(keep(low)):.1%} of the narrowest network: ask for more, or a smaller multiple')
+    if cost(keep(low)) > budget:
+        raise ValueError(f'budget {budget} is below the {cost(keep(low)):.1%} of the narrowest network: ask for more, or a smaller multiple')
     for _ in range(30): low, high = (mid, high) if cost(keep(mid := (low + high)/2)) <= budget else (low, mid)
     return keep(low)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #6a22afc0
+# %% ../../nbs/techniques/23_dual_gating.ipynb #fbcb9ca1
 def narrowed(conv:nn.Conv2d, out:Tensor|slice, into:Tensor|slice) -> nn.Conv2d:
     "A convolution of some of its channels."
     w = conv.weight[out][:, into]
@@ -263,17 +277,18 @@ def cut(net:Gated, kept:dict[str, Tensor]) -> nn.Module: # step name -> numbers 
             into = out
     return slim
 
+# %% ../../nbs/techniques/23_dual_gating.ipynb #96cb9f19
 def slim(net:Gated, images:Images, # unlabelled
          image_size:int, # px
          budget:float|None=None, # MACs as a share of the dense network's; None: as many channels as are open on average
-         multiple:int|None=None, # of the number of channels; None: 16, or 8 in layers of at most 64
+         multiple:int|None=None, # of the number of channels; None: 16, in layers of less than 128 an eighth
         ) -> nn.Module:
     "The static light network: the channels that are open most often, norms recalibrated. Raises ValueError for a budget out of reach."
     use = channel_use(net, images, image_size)
     keep = {s: use[s].argsort(descending=True, stable=True)[:k].sort().values for s, k in widths(net, use, image_size, budget, multiple).items()}
     return recalibrate(cut(net, keep).to(next(net.parameters()).device), images, image_size)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #3d48080c
+# %% ../../nbs/techniques/23_dual_gating.ipynb #c615ced5
 @torch.no_grad()
 def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, batch_size:int=128) -> nn.Module:
     "Take the statistics of every BatchNorm anew, as the mean over batches; in place. Raises ValueError for norms that do not move."
@@ -292,7 +307,9 @@ def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, bat
                          f'{type(net).__name__} has no BatchNorm to recalibrate')
     return net
 
-def finetune(net:nn.Module, teacher:nn.Module, images:Images, image_size:int, steps:int=60, batch_size:int=128, lr:float=1e-3, seed:int=0) -> nn.Module:
+# %% ../../nbs/techniques/23_dual_gating.ipynb #d70d5f5d
+def finetune(net:nn.Module, teacher:nn.Module, images:Images, image_size:int, steps:int=60, batch_size:int=128, lr:float=1e-3,
+             seed:int=0) -> nn.Module:
     "Teach a slim network the dense one's features of augmented views, without labels; in place, norms recalibrated."
     device, optimizer, teacher = next(net.parameters()).device, torch.optim.AdamW(net.parameters(), lr), teacher.eval()
     generator, aug = torch.Generator().manual_seed(seed), augmentations('vicreg', image_size)[0]
@@ -309,7 +326,8 @@ def export(net:nn.Module, path, # .onnx for ONNX Runtime and others, .pt2 for to
            image_size:int) -> Path:
     "Write a plain network with a dynamic batch. Raises ValueError for a gated one, whose channels depend on the image."
     path, gated = Path(path), [n for n, m in net.named_modules() if isinstance(m, (Gated, Gate, SplitNorm))]
-    if gated: raise ValueError(f'{type(net).__name__} has gates or double norms ({gated[0] or "itself"}): export what slim(net, images, {image_size}) gives')
+    if gated:
+        raise ValueError(f'{type(net).__name__} has gates or double norms ({gated[0] or "all of it"}): export what `slim` gives')
     if path.suffix not in ('.onnx', '.pt2'): raise ValueError(f'{str(path)!r} must end in .onnx or .pt2')
     net, x = copy.deepcopy(net).cpu().eval(), torch.randn(2, 3, image_size, image_size)
     program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
