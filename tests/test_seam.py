@@ -3,7 +3,7 @@ import pytest, torch
 
 from effssl.cost import training_cost
 from effssl.encoders import encoder
-from effssl.runs import complete, cost, find, names, random_views, recipe
+from effssl.runs import complete, cost, find, names, random_views, recipe, reevaluate, run
 from effssl.views import augmentations
 from toys import RandomDepth, RandomTokens
 
@@ -63,3 +63,18 @@ def test_counting_leaves_no_trace():
     training_cost(fw, views, draws=2)
     assert all(torch.equal(v, before[k]) for k, v in fw.state_dict().items()) and torch.equal(rng, torch.get_rng_state())
     assert all(p.grad is None for p in fw.parameters())
+
+
+def test_networks_of_a_technique_are_evaluated_beside_the_encoder(tmp_path):
+    "Dual gating's light networks: in the record, in a second look at the run, on other images."
+    r = recipe(dataset='digits', image_size=32, encoder='timm:resnet18', encoder_args=dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
+               framework='vicreg', framework_args=dict(width=32), technique='dual_gating', technique_args=dict(budget=.4), epochs=1, batch_size=64,
+               subset=256, test_subset=100)
+    record = run(r, tmp_path, 'cpu', None)
+    assert set(record['networks']) == {'gated', 'slim'} and 'linear' in record['networks']['slim']['scores']
+    for found in record['networks'].values(): assert 0 < found['reduction'] < 100 and found['macs'] < found['dense_macs']
+    again = reevaluate(record['folder'], ks=(20,), subset=256, test_subset=100, probe=None, device='cpu')
+    for name in ('gated', 'slim'):
+        assert again['networks'][name]['scores']['knn20'] == record['networks'][name]['scores']['knn20']
+        assert again['networks'][name]['macs'] == record['networks'][name]['macs']
+    assert 'gated' in reevaluate(record['folder'], 'photos', ks=(1,), subset=100, test_subset=50, probe=None, device='cpu')['networks']
