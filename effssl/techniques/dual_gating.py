@@ -112,7 +112,7 @@ def gated_steps(net:Gated) -> list[Step]:
         return replace(step, run=run)
     return [gated(s) for s in steps(net.encoder)]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #10417a29
+# %% ../../nbs/techniques/23_dual_gating.ipynb #5d232ddb
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
@@ -138,7 +138,7 @@ class DualGating(Technique):
         encoder = framework.encoder
         self.gates = gates_for(encoder)
         if self.two_encoders: self.own = encoder = fresh(encoder)
-        elif self.split_norms: split(encoder)
+        elif self.split_norms and not self.both: split(encoder)  # with both views gated the dense norms would never learn
         self.light = (Gated(encoder, self.gates),)  # in a tuple: not a submodule, no weight is saved twice
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #0ba502e3
