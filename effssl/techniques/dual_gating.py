@@ -218,7 +218,7 @@ def check_views(self:DualGating, sizes:list[int]):
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #ec292509
+# %% ../../nbs/techniques/23_dual_gating.ipynb #ee4659a9
 class Usage(Technique):
     "Counts how often each channel is open."
     def __init__(self): super().__init__(); self.open, self.images = {}, 0
@@ -237,9 +237,10 @@ def widths(net:Gated, use:dict, image_size:int, budget:float|None, multiple:int|
     "Channels to keep behind each gate: the mean number that is open, or as many as the budget allows. Raises ValueError for too small a budget."
     table, total = step_table(net, image_size), float(step_table(net.encoder, image_size).macs.sum())
     extra = float(table.macs.sum()) - total  # the gates, which a slim network lacks
-    def keep(scale):
-        unit = {s: min(len(u), multiple or min(16, max(1, len(u)//8))) for s, u in use.items()}
-        return {s: min(len(u), max(1, math.ceil(scale*u.sum().item()/unit[s] - 1e-6))*unit[s]) for s, u in use.items()}
+    def rounded(n, channels):  # up to a multiple; what is less than one, to a power of two
+        unit = min(channels, multiple or min(16, max(1, channels//8)))
+        return min(channels, math.ceil(n/unit - 1e-6)*unit) if n > unit else min(unit, 2**math.ceil(math.log2(max(n, 1)) - 1e-6))
+    def keep(scale): return {s: rounded(scale*u.sum().item(), len(u)) for s, u in use.items()}
     def cost(kept): return ((gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in kept.items()}) - extra)/total).item()
     if budget is None: return keep(1.)
     if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
