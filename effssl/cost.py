@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['aten', 'CPU_ATTENTION', 'MASK_RULES', 'flop_counter', 'step_table', 'untouched', 'StepFlops', 'training_cost',
-           'memory', 'seconds', 'paired_times', 'ratio', 'gate_share', 'gated_macs', 'Ledger', 'live_windows',
-           'live_share']
+           'memory', 'seconds', 'paired_times', 'ratio', 'gated_macs', 'Ledger', 'live_windows', 'live_share']
 
 # %% ../nbs/04_cost.ipynb #a3bc2e79
 import copy, time
@@ -113,46 +112,40 @@ def ratio(times:pd.DataFrame, a:str, b:str) -> tuple[float, float, float]:
     r = times[a]/times[b]
     return r.median(), r.min(), r.max()
 
-# %% ../nbs/04_cost.ipynb #bc96d1d2
+# %% ../nbs/04_cost.ipynb #72cd3415
 MASK_RULES = ('regions', 'channels', 'outputs')
-
-def gate_share(gates:dict, name:str, before:str|None) -> Tensor|float: # (B,)
-    "Share of a convolution's MACs that gates (B,C) of its own channels and of the step before, its inputs, leave."
-    left = lambda step: gates[step].float().mean(1) if step in gates else 1.
-    return left(name)*left(before)
 
 def gated_macs(table:pd.DataFrame, # as from `step_table`
                gates:dict, # step name -> (B,C)
-              ) -> Tensor|float: # (B,)
-    "Theoretical MACs of each image when closed channels are skipped, as outputs and as inputs."
-    rows = zip(table.step, [None, *table.step[:-1]], table.conv)
-    return float(table.macs.sum()) - sum(c*(1 - gate_share(gates, s, b)) for s, b, c in rows if s in gates or b in gates)
+              ) -> dict[str, Tensor|float]: # step name -> (B,)
+    "Theoretical MACs of every step when closed channels are skipped, as outputs of its convolution and as inputs of the next."
+    left = lambda step: gates[step].float().mean(1) if step in gates else 1.
+    rows = zip(table.step, [None, *table.step[:-1]], table.macs, table.conv)
+    return {s: macs - conv*(1 - left(s)*left(before)) for s, before, macs, conv in rows}
 
-# %% ../nbs/04_cost.ipynb #53b28ab7
+# %% ../nbs/04_cost.ipynb #e5c96254
 class Ledger(Technique):
     "Theoretical MACs of a walk: dense MACs of every step × the share that masks and gates leave. Last in the list."
     def __init__(self, net:nn.Module, image_size:int):
         super().__init__()
         self.table = step_table(net, image_size)
-        self.dense = {s: (m, c, b) for s, m, c, b in zip(self.table.step, self.table.macs, self.table.conv, [None, *self.table.step[:-1]])}
-        self.rows = {} # (branch number, step, rule for masks) -> MACs (B,) that are left
-    def before(self, walk): self.rows, self.inputs = {}, {id(b): None for b in walk.branches}
+        self.shares = {} # (branch number, step, rule for masks) -> share (B,) that masks leave
+    def before(self, walk):
+        self.shares, self.inputs = {}, {id(b): None for b in walk.branches}
+        self.gates = [b.gates for b in walk.branches]
     @contextmanager
     def around(self, step, branch):
         windows = live_windows(branch.live, step.module)
         yield
         self.inputs[id(branch)] = windows
     def between(self, step, walk):
-        macs, conv, before = self.dense[step.name]
         for i, b in enumerate(walk.branches):
-            left = macs - conv*(1 - gate_share(b.gates, step.name, before))*torch.ones(len(b.x), device=b.x.device)
-            for rule in MASK_RULES: self.rows[i, step.name, rule] = left*live_share(self.inputs[id(b)], b.live, rule)
-    def per_image(self, branch:int=0, rule:str='channels') -> Tensor: # (B,)
-        "Theoretical MACs of each image of one branch, masks counted by one of `MASK_RULES`."
-        return sum(r for (i, s, k), r in self.rows.items() if (i, k) == (branch, rule))
+            whole = torch.ones(len(b.x), device=b.x.device)
+            for rule in MASK_RULES: self.shares[i, step.name, rule] = whole*live_share(self.inputs[id(b)], b.live, rule)
     def macs(self, branch:int=0, rule:str='channels') -> Tensor:
-        "Theoretical MACs an image, averaged over the batch."
-        return self.per_image(branch, rule).mean()
+        "Theoretical MACs an image of one branch, averaged over the batch, masks counted by one of `MASK_RULES`."
+        macs = gated_macs(self.table, self.gates[branch])
+        return sum((macs[s]*share).mean() for (i, s, k), share in self.shares.items() if (i, k) == (branch, rule))
     def share(self, branch:int=0, rule:str='channels') -> Tensor:
         "Theoretical MACs as a share of the dense encoder's."
         return self.macs(branch, rule)/float(self.table.macs.sum())

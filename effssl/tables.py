@@ -142,7 +142,7 @@ def verdict(paper:dict, found:dict, names:dict) -> str:
             f'{here.count(-1)} the other way, and {here.count(0)} are within the noise.'
             + (f" Beyond it only here: {', '.join(new)}." if new else ''))
 
-# %% ../nbs/16_tables.ipynb #1ace04ec
+# %% ../nbs/16_tables.ipynb #9669af0a
 def curve(runs) -> pd.DataFrame: # records of one line
     "kNN accuracy by epoch, averaged over seeds, beside the PFLOPs and seconds of training until then."
     def one(r):
@@ -169,6 +169,6 @@ def show_curves(curves:dict[str, pd.DataFrame], by=('epoch', 'PFLOPs')): # name 
     fig, axs = subplots(1, len(by), sharey=True, squeeze=False)
     for (name, c), colour in zip(curves.items(), COLOURS):
         for ax, x in zip(axs[0], by): ax.plot(c[x], c.knn, marker='o', ms=3, color=colour, label=name)
-    for ax, x in zip(axs[0], by): ax.set(xlabel={'PFLOPs': 'PFLOPs of training'}.get(x, x))
+    for ax, x in zip(axs[0], by): ax.set(xlabel={'PFLOPs': 'PFLOPs of training'}.get(x, x)); ax.locator_params('x', nbins=4)
     axs[0, 0].set(ylabel='kNN accuracy (%)'); axs[0, -1].legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
     return fig
