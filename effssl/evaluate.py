@@ -111,18 +111,19 @@ def linear_probe(train:list[tuple[Tensor, Tensor]], # (features, labels), one fo
     crops = 'plain images' if len(sets) == 1 else f'{len(sets)} sets of crops'
     return score(predicted, test[1], f'linear probe {protocol}, offline, last of {p["epochs"]} epochs, {crops}, seed {seed}')
 
-# %% ../nbs/07_evaluate.ipynb #fd2b6314
+# %% ../nbs/07_evaluate.ipynb #a7637015
 class Price(Ledger):
-    "A ledger that keeps the MACs of every image."
-    def __init__(self, net:nn.Module, image_size:int): super().__init__(net, image_size); self.seen = []
+    "A ledger that adds up the MACs of all images."
+    def __init__(self, net:nn.Module, image_size:int): super().__init__(net, image_size); self.total, self.images = 0., 0
     def between(self, step, walk):
         super().between(step, walk)
-        if step.name == self.table.step.iloc[-1]: self.seen.append(self.per_image().cpu())
+        if step.name == self.table.step.iloc[-1]:
+            n = len(walk.branches[0].x); self.total += self.macs().item()*n; self.images += n
 
 def mean_macs(net:nn.Module, data:Images, image_size:int) -> float:
     "Theoretical MACs of a forward pass, averaged over the images of a set."
     features(net, data, image_size, [price := Price(net, image_size)])
-    return torch.cat(price.seen).double().mean().item()
+    return price.total/price.images
 
 # %% ../nbs/07_evaluate.ipynb #5bf614d1
 def crops(image_size:int) -> Aug:

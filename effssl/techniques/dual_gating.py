@@ -182,14 +182,14 @@ def fresh(encoder:nn.Module) -> nn.Module:
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     return new
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #afdfd36f
+# %% ../../nbs/techniques/23_dual_gating.ipynb #e52f1f25
 def share(self:DualGating, size:int, gates:dict) -> Tensor:
     "MACs under these gates as a share of the dense network's, averaged over the batch."
     if size not in self.tables:
         light = self.light[0]
         self.tables[size] = step_table(light, size), float(step_table(light.encoder, size).macs.sum())
     table, dense = self.tables[size]
-    return gated_macs(table, gates).mean()/dense
+    return sum(gated_macs(table, gates).values()).mean()/dense
 
 def sparsity(self:DualGating, share:Tensor, over:Tensor) -> Tensor: # `over` the budget without noise
     "Eq. 3; or the augmented Lagrangian of the noiseless cost, with the gradient of the noisy one."
@@ -218,7 +218,7 @@ def check_views(self:DualGating, sizes:list[int]):
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #ee4659a9
+# %% ../../nbs/techniques/23_dual_gating.ipynb #4f178095
 class Usage(Technique):
     "Counts how often each channel is open."
     def __init__(self): super().__init__(); self.open, self.images = {}, 0
@@ -241,7 +241,9 @@ def widths(net:Gated, use:dict, image_size:int, budget:float|None, multiple:int|
         unit = min(channels, multiple or min(16, max(1, channels//8)))
         return min(channels, math.ceil(n/unit - 1e-6)*unit) if n > unit else min(unit, 2**math.ceil(math.log2(max(n, 1)) - 1e-6))
     def keep(scale): return {s: rounded(scale*u.sum().item(), len(u)) for s, u in use.items()}
-    def cost(kept): return ((gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in kept.items()}) - extra)/total).item()
+    def cost(kept):
+        left = gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in kept.items()})
+        return ((sum(left.values()) - extra)/total).item()
     if budget is None: return keep(1.)
     if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
     low, high = 0., max(len(u)/max(u.sum().item(), 1e-3) for u in use.values())
@@ -289,11 +291,13 @@ def slim(net:Gated, images:Images, # unlabelled
     keep = {s: use[s].argsort(descending=True, stable=True)[:k].sort().values for s, k in widths(net, use, image_size, budget, multiple).items()}
     return recalibrate(cut(net, keep).to(next(net.parameters()).device), images, image_size)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #c615ced5
+# %% ../../nbs/techniques/23_dual_gating.ipynb #e616e689
 @torch.no_grad()
 def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, batch_size:int=128) -> nn.Module:
-    "Take the statistics of every BatchNorm anew, as the mean over batches; in place. Raises ValueError for norms that do not move."
+    "Take the statistics of every BatchNorm anew, as the mean over batches; in place. Raises ValueError for double norms, and for ones that do not move."
     norms = {n: m for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    double = [n for n, m in norms.items() if isinstance(m, SplitNorm)]
+    if double: raise ValueError(f'BatchNorms {double[:3]} are double, an encoder in training: recalibrate what `slim` gives')
     momenta, modes, device = [m.momentum for m in norms.values()], [(m, m.training) for m in net.modules()], next(net.parameters()).device
     net.eval()
     for m in norms.values(): m.train(); m.momentum = None; m.reset_running_stats()
