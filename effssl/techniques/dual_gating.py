@@ -8,7 +8,7 @@ __all__ = ['straight_through', 'Gate', 'SplitNorm', 'lit', 'gate_steps', 'layers
            'sparsity', 'bounds', 'after_step', 'check_views', 'Usage', 'channel_use', 'widths', 'narrowed',
            'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #bed21fd6
+# %% ../../nbs/techniques/23_dual_gating.ipynb #b9e3b3f8
 import copy, math
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..cost import gated_macs, step_table
 from ..data import Images, need, unknown
-from ..evaluate import features
+from ..evaluate import features, mean_macs
 from ..lockstep import Branch, Step, Technique, embed, steps
 from ..objectives import average
 from ..views import augmentations, draw_view, normalize, plain_view
@@ -218,7 +218,7 @@ def check_views(self:DualGating, sizes:list[int]):
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #4f178095
+# %% ../../nbs/techniques/23_dual_gating.ipynb #0173f996
 class Usage(Technique):
     "Counts how often each channel is open."
     def __init__(self): super().__init__(); self.open, self.images = {}, 0
@@ -233,23 +233,19 @@ def channel_use(net:Gated, images:Images, image_size:int) -> dict[str, Tensor]: 
     features(net, images, image_size, [watch := Usage()])
     return {s: n/watch.images for s, n in watch.open.items()}
 
-def widths(net:Gated, use:dict, image_size:int, budget:float|None, multiple:int|None) -> dict[str, int]:
-    "Channels to keep behind each gate: the mean number that is open, or as many as the budget allows. Raises ValueError for too small a budget."
+def widths(net:Gated, use:dict, image_size:int, budget:float, multiple:int|None) -> dict[str, int]:
+    "Channels to keep behind each gate: as many as the budget allows, in the proportions of their use; at least the narrowest network."
     table, total = step_table(net, image_size), float(step_table(net.encoder, image_size).macs.sum())
     extra = float(table.macs.sum()) - total  # the gates, which a slim network lacks
     def rounded(n, channels):  # up to a multiple; what is less than one, to a power of two
         unit = min(channels, multiple or min(16, max(1, channels//8)))
         return min(channels, math.ceil(n/unit - 1e-6)*unit) if n > unit else min(unit, 2**math.ceil(math.log2(max(n, 1)) - 1e-6))
     def keep(scale): return {s: rounded(scale*u.sum().item(), len(u)) for s, u in use.items()}
-    def cost(kept):
-        left = gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in kept.items()})
-        return ((sum(left.values()) - extra)/total).item()
-    if budget is None: return keep(1.)
-    if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
+    def fits(scale):
+        left = gated_macs(table, {s: (torch.arange(len(use[s])) < k).float()[None] for s, k in keep(scale).items()})
+        return sum(left.values()).item() - extra <= budget*total
     low, high = 0., max(len(u)/max(u.sum().item(), 1e-3) for u in use.values())
-    if cost(keep(low)) > budget:
-        raise ValueError(f'budget {budget} is below the {cost(keep(low)):.1%} of the narrowest network: ask for more, or a smaller multiple')
-    for _ in range(30): low, high = (mid, high) if cost(keep(mid := (low + high)/2)) <= budget else (low, mid)
+    for _ in range(30): low, high = (mid, high) if fits(mid := (low + high)/2) else (low, mid)
     return keep(low)
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #fbcb9ca1
@@ -280,29 +276,37 @@ def cut(net:Gated, kept:dict[str, Tensor]) -> nn.Module: # step name -> numbers 
             into = out
     return slim
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #96cb9f19
+# %% ../../nbs/techniques/23_dual_gating.ipynb #a9aba48c
 def slim(net:Gated, images:Images, # unlabelled
          image_size:int, # px
-         budget:float|None=None, # MACs as a share of the dense network's; None: as many channels as are open on average
+         budget:float|None=None, # MACs as a share of the dense network's; None: what the gated one takes for these images, at least the narrowest
          multiple:int|None=None, # of the number of channels; None: 16, in layers of less than 128 an eighth
         ) -> nn.Module:
     "The static light network: the channels that are open most often, norms recalibrated. Raises ValueError for a budget out of reach."
-    use = channel_use(net, images, image_size)
-    keep = {s: use[s].argsort(descending=True, stable=True)[:k].sort().values for s, k in widths(net, use, image_size, budget, multiple).items()}
-    return recalibrate(cut(net, keep).to(next(net.parameters()).device), images, image_size)
+    if budget is not None and not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
+    use, dense = channel_use(net, images, image_size), step_table(net.encoder, image_size).macs.sum()
+    kept = widths(net, use, image_size, budget or mean_macs(net, images, image_size)/dense, multiple)
+    thin = cut(net, {s: use[s].argsort(descending=True, stable=True)[:k].sort().values for s, k in kept.items()})
+    left = step_table(thin, image_size).macs.sum()/dense
+    if budget is not None and left > budget:
+        raise ValueError(f'budget {budget} is below the {left:.1%} of the narrowest network: ask for more, or a smaller multiple')
+    return recalibrate(thin.to(next(net.parameters()).device), images, image_size)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #e616e689
+# %% ../../nbs/techniques/23_dual_gating.ipynb #77be87ef
 @torch.no_grad()
 def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, batch_size:int=128) -> nn.Module:
     "Take the statistics of every BatchNorm anew, as the mean over batches; in place. Raises ValueError for double norms, and for ones that do not move."
     norms = {n: m for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     double = [n for n, m in norms.items() if isinstance(m, SplitNorm)]
-    if double: raise ValueError(f'BatchNorms {double[:3]} are double, an encoder in training: recalibrate what `slim` gives')
+    if double: raise ValueError(f'BatchNorms {double[:3]} are double, an encoder in training: recalibrate what `slim` or `plain` gives')
+    if len(images) < 2: raise ValueError(f'{len(images)} image has no variance: recalibrate on some hundred')
     momenta, modes, device = [m.momentum for m in norms.values()], [(m, m.training) for m in net.modules()], next(net.parameters()).device
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))  # data sets are often sorted by class
+    order = order[:max(1, min(batches, len(order)//batch_size))*batch_size].tolist()  # whole batches only, unless there is but one
     net.eval()
     for m in norms.values(): m.train(); m.momentum = None; m.reset_running_stats()
-    for i in range(0, min(len(images), batches*batch_size) - 1, batch_size):
-        x, _, _, aspect = images.__getitems__(range(i, min(i + batch_size, len(images))))
+    for i in range(0, len(order), batch_size):
+        x, _, _, aspect = images.__getitems__(order[i:i + batch_size])
         embed(net, normalize(plain_view(x.to(device), image_size, aspect).x))
     for m, momentum in zip(norms.values(), momenta): m.momentum = momentum
     for m, was in modes: m.training = was
