@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'Gate', 'SplitNorm', 'lit', 'gate_steps', 'layers_of', 'Gated', 'key_of', 'gates_for',
-           'gated_steps', 'DualGating', 'undecayed', 'before', 'loss', 'networks', 'split', 'fresh', 'share',
+           'gated_steps', 'DualGating', 'undecayed', 'before', 'loss', 'networks', 'split', 'plain', 'fresh', 'share',
            'sparsity', 'bounds', 'after_step', 'check_views', 'Usage', 'channel_use', 'widths', 'narrowed',
            'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
 
@@ -25,9 +25,9 @@ from ..lockstep import Branch, Step, Technique, embed, steps
 from ..objectives import average
 from ..views import augmentations, draw_view, normalize, plain_view
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #31500c0c
+# %% ../../nbs/techniques/23_dual_gating.ipynb #e953f595
 def straight_through(logits:Tensor, training:bool, temperature:float=2/3) -> Tensor:
-    "1 where a logit is positive, else 0; in training with Gumbel noise, and with the gradient of the noisy sigmoid."
+    "0 where a logit is negative, else 1; in training with Gumbel noise, and with the gradient of the noisy sigmoid."
     if not training: return (logits >= 0).to(logits.dtype)
     u = torch.rand(logits.shape, device=logits.device).clamp(1e-6, 1 - 1e-6)
     soft = ((logits.float() + u.log() - (-u).log1p())/temperature).sigmoid()
@@ -44,7 +44,7 @@ class Gate(nn.Module):
     def forward(self, x:Tensor) -> Tensor: # (B,inputs,H,W) -> (B,outputs) of 0 and 1
         return straight_through(self.logits(x), self.training)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #dfc1c5ee
+# %% ../../nbs/techniques/23_dual_gating.ipynb #388c812a
 class SplitNorm(nn.BatchNorm2d):
     "A BatchNorm, and in `light` a second one for the gated network."
     def __init__(self, norm:nn.BatchNorm2d):
@@ -69,16 +69,19 @@ def gate_steps(encoder:nn.Module) -> dict[str, nn.Module]: # step name -> its re
         if block and name.startswith('conv') and block == b.name.rpartition('.')[0]: found[a.name] = modules[block]
     if not found: raise ValueError(f'{type(encoder).__name__} has no residual blocks of convolutions to gate: use a ResNet')
     for name, block in found.items():
-        grouped = any(c.groups > 1 for c, _ in layers_of(block))
-        if grouped or any(not isinstance(getattr(block, p, None), nn.Identity | None) for p in ('se', 'aa')):
-            raise ValueError(f'{name}: channels of grouped convolutions, squeeze-and-excitation and anti-aliasing cannot close; use a plain ResNet')
+        convs, norms = zip(*layers_of(block))
+        odd = any(c.groups > 1 for c in convs) or any(not isinstance(getattr(block, p, None), nn.Identity | None) for p in ('se', 'aa'))
+        act = getattr(block, 'relu', getattr(block, 'act1', None))
+        if odd or any(not isinstance(n, nn.BatchNorm2d) for n in norms) or not isinstance(act, nn.ReLU):
+            raise ValueError(f'{name}: gates take plain convolutions, BatchNorm and ReLU, '
+                             'no groups, squeeze-and-excitation or anti-aliasing; use a plain ResNet')
     return found
 
 def layers_of(block:nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     "Convolutions and norms of a residual block, in order."
     return [(getattr(block, f'conv{i}'), getattr(block, f'bn{i}')) for i in range(1, 4) if hasattr(block, f'conv{i}')]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #8b801b03
+# %% ../../nbs/techniques/23_dual_gating.ipynb #475c6c12
 class Gated(nn.Module):
     "An encoder whose channels open and close with the image. Its steps are the encoder's."
     def __init__(self, encoder:nn.Module, gates:nn.ModuleDict): # as from `gates_for`
@@ -107,23 +110,23 @@ def gated_steps(net:Gated) -> list[Step]:
             if gate is None: return
             logits = gate.logits(b.skip)
             m = b.gates[step.name] = straight_through(logits, gate.training)
-            b.meta.setdefault('sure', {})[step.name] = straight_through(logits.detach(), False)
+            b.meta.setdefault('sure', {})[step.name] = straight_through(logits.detach(), False) if gate.training else m
             b.x = b.x*m[:, :, None, None].to(b.x.dtype)
         return replace(step, run=run)
     return [gated(s) for s in steps(net.encoder)]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #5d232ddb
+# %% ../../nbs/techniques/23_dual_gating.ipynb #9a15f712
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
                  penalty:float=5., # λ of the sparsity loss
-                 constraint:str='penalty', # as in the paper; 'lagrange' meets the budget
+                 constraint:str='penalty', # as in the paper; 'lagrange' comes close to the budget
                  bound:bool=True, # DGNet's bound loss, in the authors' code
                  anneal:float=10., # its window opens as exp(-anneal · share of the training): .02 an epoch over 500
                  split_norms:bool=True, # two BatchNorms in the residual blocks
                  warmup_epochs:int=0, # dense, without gates, at the start
                  both:bool=False, # gate both views: the paper's VICReg-Gating
-                 two_encoders:bool=False): # a second encoder for the gated view
+                 two_encoders:bool=False): # a second encoder, newly drawn, for the gated view
         super().__init__()
         if not 0 < budget <= 1: raise ValueError(f'budget {budget} must be in (0, 1], e.g. 0.3')
         if penalty < 0: raise ValueError(f'penalty {penalty} must not be negative, e.g. 5')
@@ -141,7 +144,7 @@ class DualGating(Technique):
         elif self.split_norms and not self.both: split(encoder)  # with both views gated the dense norms would never learn
         self.light = (Gated(encoder, self.gates),)  # in a tuple: not a submodule, no weight is saved twice
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #0ba502e3
+# %% ../../nbs/techniques/23_dual_gating.ipynb #108ca301
 def undecayed(self:DualGating) -> list[nn.Parameter]:
     "Gates have no weight decay."
     return list(self.gates.parameters())
@@ -154,12 +157,13 @@ def before(self:DualGating, walk):
 
 def loss(self:DualGating, framework_loss, walk) -> Tensor:
     "The framework's loss, and for each gated branch what its open channels cost."
-    loss = framework_loss()
+    loss, shares = framework_loss(), []
     for b in walk.branches:
         if not b.gates: continue
-        share, sure = (self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure']))
-        loss = loss + self.sparsity(share, sure - self.budget) + self.bounds(b.gates, walk)
-        walk.notes['macs_share'], walk.notes['macs_share_sure'] = share.detach(), sure
+        shares.append([self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure'])])
+        loss = loss + self.sparsity(*shares[-1]) + self.bounds(b.gates, walk)
+    if shares: walk.notes['macs_share'], walk.notes['macs_share_sure'] = (sum(s).detach()/len(s) for s in zip(*shares))
+    self.over = walk.notes['macs_share_sure'] - self.budget if shares else None
     return loss
 
 def networks(self:DualGating, framework, images, image_size:int) -> dict[str, nn.Module]:
@@ -169,11 +173,20 @@ def networks(self:DualGating, framework, images, image_size:int) -> dict[str, nn
 
 for fn in (undecayed, before, loss, networks): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #7f48397c
+# %% ../../nbs/techniques/23_dual_gating.ipynb #d54e8864
 def split(encoder:nn.Module):
     "Give the residual blocks two norms each."
     for block in set(gate_steps(encoder).values()):
         for i, (_, norm) in enumerate(layers_of(block), 1): setattr(block, f'bn{i}', SplitNorm(norm))
+
+def plain(encoder:nn.Module) -> nn.Module:
+    "A copy of the dense network, without the light norms."
+    new = copy.deepcopy(encoder)
+    for name, m in [*new.named_modules()]:
+        if not isinstance(m, SplitNorm): continue
+        norm = nn.BatchNorm2d(m.num_features, m.eps, m.momentum).train(m.training)
+        norm.load_state_dict({k: v for k, v in m.state_dict().items() if not k.startswith('light')}); new.set_submodule(name, norm)
+    return new
 
 def fresh(encoder:nn.Module) -> nn.Module:
     "A copy with weights of its own, drawn as torchvision and timm draw them."
@@ -182,7 +195,7 @@ def fresh(encoder:nn.Module) -> nn.Module:
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     return new
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #e52f1f25
+# %% ../../nbs/techniques/23_dual_gating.ipynb #de72b7f9
 def share(self:DualGating, size:int, gates:dict) -> Tensor:
     "MACs under these gates as a share of the dense network's, averaged over the batch."
     if size not in self.tables:
@@ -191,11 +204,10 @@ def share(self:DualGating, size:int, gates:dict) -> Tensor:
     table, dense = self.tables[size]
     return sum(gated_macs(table, gates).values()).mean()/dense
 
-def sparsity(self:DualGating, share:Tensor, over:Tensor) -> Tensor: # `over` the budget without noise
+def sparsity(self:DualGating, share:Tensor, sure:Tensor) -> Tensor: # with the gates' noise, and without
     "Eq. 3; or the augmented Lagrangian of the noiseless cost, with the gradient of the noisy one."
     if self.constraint == 'penalty': return self.penalty*(share - self.budget)**2
-    self.over = over
-    return (self.multiplier + 2*self.penalty*over)*share
+    return (self.multiplier + 2*self.penalty*(sure - self.budget))*share
 
 def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
     "DGNet's bound loss: the mean over layers of squared steps out of the window."
@@ -210,11 +222,11 @@ def after_step(self:DualGating, progress:float):
 
 def check_views(self:DualGating, sizes:list[int]):
     "Raise ValueError for a budget that even closed gates exceed."
-    light, size = self.light[0], sizes[0]
-    table, dense = step_table(light, size), step_table(light.encoder, size).macs.sum()
-    floor = (table.macs.sum() - table[table.step.str.contains('.conv', regex=False)].conv.sum())/dense
-    if self.budget <= floor:
-        raise ValueError(f'budget {self.budget} cannot be reached: {floor:.1%} of the MACs are in the stem, shortcuts and gates; ask for more')
+    for size in set(sizes):
+        table, dense = step_table(self.light[0], size), step_table(self.light[0].encoder, size).macs.sum()
+        floor = (table.macs.sum() - table[table.step.str.contains('.conv', regex=False)].conv.sum())/dense
+        if self.budget <= floor:
+            raise ValueError(f'budget {self.budget} cannot be reached: {floor:.1%} of the MACs are in the stem, shortcuts and gates; ask for more')
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
@@ -248,7 +260,7 @@ def widths(net:Gated, use:dict, image_size:int, budget:float, multiple:int|None)
     for _ in range(30): low, high = (mid, high) if fits(mid := (low + high)/2) else (low, mid)
     return keep(low)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #fbcb9ca1
+# %% ../../nbs/techniques/23_dual_gating.ipynb #69d24e68
 def narrowed(conv:nn.Conv2d, out:Tensor|slice, into:Tensor|slice) -> nn.Conv2d:
     "A convolution of some of its channels."
     w = conv.weight[out][:, into]
@@ -274,7 +286,7 @@ def cut(net:Gated, kept:dict[str, Tensor]) -> nn.Module: # step name -> numbers 
             out = kept.get(f'{path}.conv{i}', slice(None))
             setattr(block, f'conv{i}', narrowed(conv, out, into)); setattr(block, f'bn{i}', narrowed_norm(norm, out))
             into = out
-    return slim
+    return slim.train(net.training)
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #a9aba48c
 def slim(net:Gated, images:Images, # unlabelled
@@ -292,10 +304,10 @@ def slim(net:Gated, images:Images, # unlabelled
         raise ValueError(f'budget {budget} is below the {left:.1%} of the narrowest network: ask for more, or a smaller multiple')
     return recalibrate(thin.to(next(net.parameters()).device), images, image_size)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #77be87ef
+# %% ../../nbs/techniques/23_dual_gating.ipynb #be84814e
 @torch.no_grad()
 def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, batch_size:int=128) -> nn.Module:
-    "Take the statistics of every BatchNorm anew, as the mean over batches; in place. Raises ValueError for double norms, and for ones that do not move."
+    "New statistics of every BatchNorm, the mean over batches; in place. Raises ValueError for double norms, and for ones that do not move."
     norms = {n: m for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     double = [n for n, m in norms.items() if isinstance(m, SplitNorm)]
     if double: raise ValueError(f'BatchNorms {double[:3]} are double, an encoder in training: recalibrate what `slim` or `plain` gives')
@@ -316,11 +328,11 @@ def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, bat
                          f'{type(net).__name__} has no BatchNorm to recalibrate')
     return net
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #d70d5f5d
+# %% ../../nbs/techniques/23_dual_gating.ipynb #fa7f2b5a
 def finetune(net:nn.Module, teacher:nn.Module, images:Images, image_size:int, steps:int=60, batch_size:int=128, lr:float=1e-3,
              seed:int=0) -> nn.Module:
     "Teach a slim network the dense one's features of augmented views, without labels; in place, norms recalibrated."
-    device, optimizer, teacher = next(net.parameters()).device, torch.optim.AdamW(net.parameters(), lr), teacher.eval()
+    device, optimizer, teacher = next(net.parameters()).device, torch.optim.AdamW(net.parameters(), lr), copy.deepcopy(teacher).eval()
     generator, aug = torch.Generator().manual_seed(seed), augmentations('vicreg', image_size)[0]
     net.train()
     for step in range(steps):
@@ -333,18 +345,18 @@ def finetune(net:nn.Module, teacher:nn.Module, images:Images, image_size:int, st
 
 def export(net:nn.Module, path, # .onnx for ONNX Runtime and others, .pt2 for torch.export
            image_size:int) -> Path:
-    "Write a plain network with a dynamic batch. Raises ValueError for a gated one, whose channels depend on the image."
-    path, gated = Path(path), [n for n, m in net.named_modules() if isinstance(m, (Gated, Gate, SplitNorm))]
-    if gated:
-        raise ValueError(f'{type(net).__name__} has gates or double norms ({gated[0] or "all of it"}): export what `slim` gives')
+    "Write a plain network, which takes any number of normalized images. Raises ValueError for a gated one, whose channels depend on the image."
+    path = Path(path)
+    if any(isinstance(m, (Gated, Gate)) for m in net.modules()): raise ValueError(f'{type(net).__name__} has gates: export what `slim` gives')
+    if any(isinstance(m, SplitNorm) for m in net.modules()): raise ValueError(f'{type(net).__name__} has double norms: export what `plain` gives')
     if path.suffix not in ('.onnx', '.pt2'): raise ValueError(f'{str(path)!r} must end in .onnx or .pt2')
     net, x = copy.deepcopy(net).cpu().eval(), torch.randn(2, 3, image_size, image_size)
     program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
     if path.suffix == '.pt2': torch.export.save(program, path)
-    else: need('onnxscript', 'onnx'); torch.onnx.export(program, input_names=['images'], output_names=['features'], verbose=False).save(path)
+    else: need('onnxscript', 'onnx'); torch.onnx.export(program, input_names=['normalized'], output_names=['features'], verbose=False).save(path)
     return path
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #8dd04f1e
+# %% ../../nbs/techniques/23_dual_gating.ipynb #15e200a8
 @torch.no_grad()
 def sliced(net:Gated, x:Tensor) -> Tensor: # (1,3,H,W) -> (1,D)
     "The light network in evaluation mode on one image, with the weights of every block sliced to its open channels."
@@ -361,12 +373,13 @@ def sliced_block(net:Gated, path:str, b:Branch):
     block, x, into = net.encoder.get_submodule(path), b.x, None
     for i, (conv, norm) in enumerate(layers_of(block), 1):
         step = f'{path}.conv{i}'
-        out = net.gates[key_of(step)](b.x)[0].nonzero().squeeze(1) if step in net.blocks else None
+        out = (net.gates[key_of(step)].logits(b.x)[0] >= 0).nonzero().squeeze(1) if step in net.blocks else None
+        if shut := out is not None and not len(out): out = out.new_zeros(1)           # no convolution without channels: one, times 0
         norm = norm.light if isinstance(norm, SplitNorm) else norm
         picked = lambda t: t if out is None or t is None else t.index_select(0, out)
         weight = picked(conv.weight) if into is None else picked(conv.weight).index_select(1, into)
         x = F.conv2d(x, weight, picked(conv.bias), conv.stride, conv.padding, conv.dilation)
         x = F.batch_norm(x, *map(picked, (norm.running_mean, norm.running_var, norm.weight, norm.bias)), False, 0., norm.eps)
-        if out is not None: x.relu_()
+        if out is not None: x = x*0 if shut else x.relu_()
         into = out
     b.x = (x + (b.x if block.downsample is None else block.downsample(b.x))).relu_()
