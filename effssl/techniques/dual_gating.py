@@ -44,7 +44,7 @@ class Gate(nn.Module):
     def forward(self, x:Tensor) -> Tensor: # (B,inputs,H,W) -> (B,outputs) of 0 and 1
         return straight_through(self.logits(x), self.training)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #388c812a
+# %% ../../nbs/techniques/23_dual_gating.ipynb #3ac9558f
 class SplitNorm(nn.BatchNorm2d):
     "A BatchNorm, and in `light` a second one for the gated network."
     def __init__(self, norm:nn.BatchNorm2d):
@@ -61,6 +61,7 @@ def lit(norms:list[SplitNorm]):
     finally:
         for n in norms: n.lit = False
 
+# %% ../../nbs/techniques/23_dual_gating.ipynb #469cf112
 def gate_steps(encoder:nn.Module) -> dict[str, nn.Module]: # step name -> its residual block
     "Steps behind which channels may close: each convolution of a block but the last. Raises ValueError if there are none."
     modules, plan, found = dict(encoder.named_modules()), steps(encoder), {}
