@@ -116,7 +116,7 @@ def gated_steps(net:Gated) -> list[Step]:
         return replace(step, run=run)
     return [gated(s) for s in steps(net.encoder)]
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #9a15f712
+# %% ../../nbs/techniques/23_dual_gating.ipynb #b58f4e50
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
@@ -137,7 +137,7 @@ class DualGating(Technique):
         self.budget, self.penalty, self.constraint, self.bound, self.anneal = budget, penalty, constraint, bound, anneal
         self.split_norms, self.warmup_epochs, self.both, self.two_encoders = split_norms, warmup_epochs, both, two_encoders
         self.tables = {} # px -> (MACs by step, MACs of the dense network)
-        self.register_buffer('multiplier', torch.zeros(())); self.over = None
+        self.register_buffer('multiplier', torch.zeros(())); self.register_buffer('progress', torch.zeros(())); self.over = None
     def setup(self, framework):
         encoder = framework.encoder
         self.gates = gates_for(encoder)
@@ -196,7 +196,7 @@ def fresh(encoder:nn.Module) -> nn.Module:
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     return new
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #de72b7f9
+# %% ../../nbs/techniques/23_dual_gating.ipynb #6a1a2616
 def share(self:DualGating, size:int, gates:dict) -> Tensor:
     "MACs under these gates as a share of the dense network's, averaged over the batch."
     if size not in self.tables:
@@ -208,7 +208,7 @@ def share(self:DualGating, size:int, gates:dict) -> Tensor:
 def sparsity(self:DualGating, share:Tensor, sure:Tensor) -> Tensor: # with the gates' noise, and without
     "Eq. 3; or the augmented Lagrangian of the noiseless cost, with the gradient of the noisy one."
     if self.constraint == 'penalty': return self.penalty*(share - self.budget)**2
-    return (self.multiplier + 2*self.penalty*(sure - self.budget))*share
+    return (self.multiplier + 10*self.penalty*(sure - self.budget))*share
 
 def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
     "DGNet's bound loss: the mean over layers of squared steps out of the window."
@@ -218,8 +218,10 @@ def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
     return (F.relu(p*rho - density)**2 + F.relu(density - (1 - p + p*rho))**2).mean()
 
 def after_step(self:DualGating, progress:float):
-    "The multiplier follows the cost, on all processes alike."
-    if self.constraint == 'lagrange' and self.over is not None: self.multiplier.add_(self.penalty*average(self.over.clone()))
+    "The multiplier follows the cost, on all processes alike; slowly, for gates once pushed far past the budget stay shut."
+    passed = progress - self.progress; self.progress.fill_(progress)
+    if self.constraint == 'lagrange' and self.over is not None:
+        self.multiplier.add_(30*self.penalty*passed*average(self.over.clone()).clamp(-.05, .05))
 
 def check_views(self:DualGating, sizes:list[int]):
     "Raise ValueError for a budget that even closed gates exceed."
