@@ -196,7 +196,7 @@ def fresh(encoder:nn.Module) -> nn.Module:
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     return new
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #6a1a2616
+# %% ../../nbs/techniques/23_dual_gating.ipynb #35076574
 def share(self:DualGating, size:int, gates:dict) -> Tensor:
     "MACs under these gates as a share of the dense network's, averaged over the batch."
     if size not in self.tables:
@@ -217,6 +217,7 @@ def bounds(self:DualGating, gates:dict, walk) -> Tensor|float:
     density = torch.stack([g.mean() for g in gates.values()])
     return (F.relu(p*rho - density)**2 + F.relu(density - (1 - p + p*rho))**2).mean()
 
+# %% ../../nbs/techniques/23_dual_gating.ipynb #c8a1d9b9
 def after_step(self:DualGating, progress:float):
     "The multiplier follows the cost, on all processes alike; slowly, for gates once pushed far past the budget stay shut."
     passed = progress - self.progress; self.progress.fill_(progress)
