@@ -145,7 +145,7 @@ class DualGating(Technique):
         elif self.split_norms and not self.both: split(encoder)  # with both views gated the dense norms would never learn
         self.light = (Gated(encoder, self.gates),)  # in a tuple: not a submodule, no weight is saved twice
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #108ca301
+# %% ../../nbs/techniques/23_dual_gating.ipynb #d996142c
 def undecayed(self:DualGating) -> list[nn.Parameter]:
     "Gates have no weight decay."
     return list(self.gates.parameters())
@@ -168,7 +168,7 @@ def loss(self:DualGating, framework_loss, walk) -> Tensor:
     return loss
 
 def networks(self:DualGating, framework, images, image_size:int) -> dict[str, nn.Module]:
-    "The gated network as trained, and the slim one of as many channels as are open on average."
+    "The gated network as trained, and the slim one of as many MACs."
     light = copy.deepcopy(self.light[0]).eval()
     return {'gated': light, 'slim': slim(light, images, image_size)}
 
