@@ -10,12 +10,8 @@ __all__ = ['option_value', 'setting', 'parser', 'recipe_from', 'listing', 'cost_
 import argparse, inspect, json, os, re, sys, typing
 from dataclasses import asdict, fields, replace
 
-import pandas as pd
-
-from .data import datasets
-from .encoders import encoders
-from .runs import Recipe, complete, cost, names, read_recipe, recipe, run
-from .sweep import estimate, plan, read_grid, show_plan, sweep
+from .lookup import encoders
+from .recipes import Recipe, names, read_recipe, recipe
 
 # %% ../nbs/11_cli.ipynb #15bff833
 def option_value(text:str, kind):
@@ -71,12 +67,15 @@ def recipe_from(args) -> Recipe:
 # %% ../nbs/11_cli.ipynb #3c02e788
 def listing() -> dict:
     "All names that a recipe may use."
+    from effssl.data import datasets
     return dict(frameworks=sorted(names('framework')), techniques=sorted(names('technique')), encoders=encoders(),
                 datasets=[*datasets(), 'folder:PATH', 'zip:PATH'])
 
 def cost_of(args) -> dict:
     "What `effssl cost` prints."
-    r = complete(recipe_from(args))
+    given = recipe_from(args)  # refused before anything heavy is imported
+    from effssl.runs import complete, cost
+    r = complete(given)
     of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
     return of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
 
@@ -90,6 +89,7 @@ def show_scores(found:dict) -> str:
 
 def show_cost(c:dict) -> str:
     "A cost as text: the totals, then a table by encoder step."
+    import pandas as pd
     rows = pd.DataFrame(c['steps']).set_index('step')
     if c['ratio'] == 1: rows = rows[['flops']]
     assumed = f", assumed share removed {c['assumed_share']:g}" if 'assumed_share' in c else ''
@@ -102,6 +102,7 @@ def show_cost(c:dict) -> str:
 def sweep_of(args) -> int:
     "What `effssl sweep` does; the exit code."
     if args.workers < 1: raise ValueError(f'--workers {args.workers} must be at least 1')
+    from effssl.sweep import estimate, plan, read_grid, show_plan, sweep
     table = plan(read_grid(args.grid), args.out)
     if args.dry_run: table = estimate(table, args.device, args.workers)
     wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
@@ -126,7 +127,9 @@ def main(argv=None) -> int:
             print(json.dumps(found) if args.json else show_cost(found))
         elif args.verb == 'sweep': return sweep_of(args)
         else:
-            found = run(recipe_from(args), args.out, args.device, None if args.json else 'auto', processes=args.processes)
+            given = recipe_from(args)
+            from effssl.runs import run
+            found = run(given, args.out, args.device, None if args.json else 'auto', processes=args.processes)
             if not found: return 0  # another rank has the record
             print(json.dumps(found) if args.json else show_scores(found))
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as e:

@@ -10,7 +10,7 @@ __all__ = ['aten', 'CPU_ATTENTION', 'MASK_RULES', 'flop_counter', 'step_table', 
 import copy, time
 from contextlib import contextmanager
 
-import pandas as pd, torch
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -31,8 +31,9 @@ def flop_counter() -> FlopCounterMode:
 # %% ../nbs/04_cost.ipynb #bdffba1b
 def step_table(net:nn.Module, # an encoder; it is not changed
                image_size:int, # px
-              ) -> pd.DataFrame:
+              ) -> 'pandas.DataFrame':
     "MACs of one image's forward pass, step by step; `conv` are those of the step's own convolution, without a shortcut's or a gate's."
+    import pandas as pd
     net, rows = copy.deepcopy(net).to('meta').eval(), []
     branch = Branch(torch.empty(1, 3, image_size, image_size, device='meta'), net)
     for s in steps(net):
@@ -101,13 +102,14 @@ def seconds(fn, device='cpu') -> float:
     wait(); start = time.perf_counter(); fn(); wait()
     return time.perf_counter() - start
 
-def paired_times(rounds:int=5, device='cpu', **fns) -> pd.DataFrame:
+def paired_times(rounds:int=5, device='cpu', **fns) -> 'pandas.DataFrame':
     "Seconds of functions called in turn, one row a round, the order reversed in every other; after one round of warm-up."
+    import pandas as pd
     for fn in fns.values(): fn()
     orders = [list(fns), list(fns)[::-1]]  # whoever comes second finds other caches and another clock
     return pd.DataFrame([{name: seconds(fns[name], device) for name in orders[i % 2]} for i in range(rounds)])[list(fns)]
 
-def ratio(times:pd.DataFrame, a:str, b:str) -> tuple[float, float, float]:
+def ratio(times:'pandas.DataFrame', a:str, b:str) -> tuple[float, float, float]:
     "Median, lowest and highest of a/b over the rounds."
     r = times[a]/times[b]
     return r.median(), r.min(), r.max()
@@ -115,7 +117,7 @@ def ratio(times:pd.DataFrame, a:str, b:str) -> tuple[float, float, float]:
 # %% ../nbs/04_cost.ipynb #72cd3415
 MASK_RULES = ('regions', 'channels', 'outputs')
 
-def gated_macs(table:pd.DataFrame, # as from `step_table`
+def gated_macs(table:'pandas.DataFrame', # as from `step_table`
                gates:dict, # step name -> (B,C)
               ) -> dict[str, Tensor|float]: # step name -> (B,)
     "Theoretical MACs of every step when closed channels are skipped, as outputs of its convolution and as inputs of the next."

@@ -4,44 +4,22 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'unknown', 'imported', 'need', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches',
-           'photos', 'digits', 'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate',
-           'missing', 'load', 'unlabelled', 'from_torchvision', 'TakeImage']
+           'SIZES', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits', 'Tree',
+           'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load', 'unlabelled',
+           'from_torchvision', 'TakeImage']
 
 # %% ../nbs/00_data.ipynb #1b616eac
-import copy, difflib, importlib, io, os, zipfile
+import copy, io, os, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
-import numpy as np, torch, torchvision
+import numpy as np, torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as TF
 
-# %% ../nbs/00_data.ipynb #55083949
-def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
-            name, # the name that was not found
-            names, # all known names
-           ) -> ValueError:
-    "The error for a name that does not exist, with the nearest ones."
-    names = sorted(names)
-    near = difflib.get_close_matches(str(name).lower(), names, 3, .5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ''
-    return ValueError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
-
-def imported(kind:str, name:str, what:str):
-    "What a dotted name, package.module.what, stands for. Raises ValueError if it cannot be imported."
-    module, _, attr = name.rpartition('.')
-    try: return getattr(importlib.import_module(module), attr)
-    except (ImportError, AttributeError) as e:
-        raise ValueError(f'{kind} {name!r} cannot be imported ({e}): give package.module.{what}') from e
-
-def need(module:str, extra:str='lab'):
-    "A module of an extra, imported where it is used; without it the error says how to get it."
-    try: return importlib.import_module(module)
-    except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{module} is needed here and is not installed: pip install 'effssl[{extra}]'") from e
+from .lookup import need, unknown
 
 # %% ../nbs/00_data.ipynb #801f3611
 class Images(Dataset):
@@ -128,6 +106,7 @@ def patches(img:Tensor, # (3,H,W) uint8
             test:bool, # the test regions, or the training regions
             stride:int) -> Tensor:
     "All `PATCH`-px patches of one photograph that lie in its test (or training) regions: (n,3,64,64)."
+    from torchvision.transforms.v2 import functional as TF
     img = TF.center_crop(TF.resize(img, [SIDE], antialias=True), [SIDE, SIDE])
     grid = img.unfold(1, REGION, REGION).unfold(2, REGION, REGION)  # (3,4,4,128,128)
     regions = grid[:, TEST_REGIONS if test else ~TEST_REGIONS]  # (3,n,128,128)
@@ -136,8 +115,9 @@ def patches(img:Tensor, # (3,H,W) uint8
 
 def photos(split:str, size:int) -> Images:
     "Patches of real photographs; 6,000 for training, 720 for testing, 20 classes."
+    from torchvision.transforms.v2.functional import resize
     parts = [patches(photo(n), split == 'test', 32 if split == 'test' else 16) for n in PHOTOS]
-    x = TF.resize(torch.cat(parts), [size, size], antialias=True)
+    x = resize(torch.cat(parts), [size, size], antialias=True)
     return Images(x, np.repeat(range(len(parts)), [len(p) for p in parts]), PHOTOS, size)
 
 # %% ../nbs/00_data.ipynb #43adf724
@@ -208,10 +188,10 @@ class ReadAt:
 
 # %% ../nbs/00_data.ipynb #58164fe2
 TORCHVISION = {
-    'cifar10':  lambda root, s: torchvision.datasets.CIFAR10(root, s != 'test', download=True),
-    'cifar100': lambda root, s: torchvision.datasets.CIFAR100(root, s != 'test', download=True),
-    'stl10':    lambda root, s: torchvision.datasets.STL10(root, {'pretrain': 'unlabeled'}.get(s, s), download=True),
-    'aircraft': lambda root, s: torchvision.datasets.FGVCAircraft(root, 'test' if s == 'test' else 'trainval', download=True)}
+    'cifar10':  lambda sets, root, s: sets.CIFAR10(root, s != 'test', download=True),
+    'cifar100': lambda sets, root, s: sets.CIFAR100(root, s != 'test', download=True),
+    'stl10':    lambda sets, root, s: sets.STL10(root, {'pretrain': 'unlabeled'}.get(s, s), download=True),
+    'aircraft': lambda sets, root, s: sets.FGVCAircraft(root, 'test' if s == 'test' else 'trainval', download=True)}
 EMBEDDED = {'photos': photos, 'digits': digits}
 FOLDERS = ('imagenet', 'imagenet100', 'tinyimagenet', 'cars')  # Stanford Cars are no longer where torchvision looks for them
 SIZES = {'photos': 32, 'digits': 16, 'cifar10': 32, 'cifar100': 32, 'stl10': 96, 'tinyimagenet': 64}  # px; anything else: 224
@@ -254,7 +234,8 @@ def load(name:str, # a name of `datasets()`, 'folder:PATH' or 'zip:PATH'
         return from_tree(here, 'test' if split == 'test' else 'train', size)
     if name in EMBEDDED: return EMBEDDED[name](split, size)
     if name in FOLDERS: raise missing(name)
-    try: ds = TORCHVISION[name](data_home(), split)
+    from torchvision import datasets as sets
+    try: ds = TORCHVISION[name](sets, data_home(), split)
     except Exception as e: raise missing(name, f' and could not be downloaded ({type(e).__name__})') from e
     return from_torchvision(ds, size)
 

@@ -9,13 +9,14 @@ __all__ = ['PROTOCOLS', 'Score', 'score', 'features', 'knn', 'probe_setup', 'lin
 # %% ../nbs/07_evaluate.ipynb #7869b737
 from dataclasses import asdict, dataclass
 
-import timm.optim, torch
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cost import Ledger
-from .data import Images, unknown
+from .data import Images
 from .lockstep import embed
+from .lookup import unknown
 from .objectives import pooled
 from .views import Aug, draw_view, normalize, plain_view
 
@@ -85,7 +86,9 @@ PROTOCOLS = {
 
 def probe_setup(head:nn.Module, p:dict):
     "Optimiser and per-epoch schedule of a protocol."
-    if p['optimizer'] == 'lars': opt = timm.optim.Lars(head.parameters(), p['lr'], momentum=.9, always_adapt=True)
+    if p['optimizer'] == 'lars':
+        from timm.optim import Lars
+        opt = Lars(head.parameters(), p['lr'], momentum=.9, always_adapt=True)
     else: opt = torch.optim.SGD(head.parameters(), p['lr'], momentum=.9, weight_decay=p['weight_decay'])
     if p['steps']: return opt, torch.optim.lr_scheduler.MultiStepLR(opt, p['steps'])
     return opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, p['epochs'])

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .cost import MASK_RULES, Ledger, untouched
-from .data import unknown
 from .lockstep import Branch, Technique, Walk, lockstep, steps
+from .lookup import unknown
 from .objectives import average, gather, world
-from .show import show_image, subplots
 
 # %% ../nbs/14_masks.ipynb #cd02d97f
 def kept_moments(x:Tensor, # (B,C,H,W)
@@ -320,6 +319,7 @@ def show_masks(image:Tensor, # (3,S,S) in [0,1]
                i:int=0, # which image of the batch
                at:tuple=('stem', 'layer1.0.conv1', 'layer1.0.conv2', 'layer1.1.conv1', 'layer2.0.conv1', 'layer3.0.conv1', 'layer4.0.conv1')):
     "A row for each trace: the share of channels that removed a position, laid over the image in white, at the door of chosen steps."
+    from effssl.show import show_image, subplots
     fig, axs = subplots(len(traces), len(at), 7, 1.15*len(traces) + .2, squeeze=False)
     for r, (row, (title, masks)) in enumerate(zip(axs, traces.items())):
         for ax, name in zip(row, at):

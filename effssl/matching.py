@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchvision.transforms.v2 import functional as TF
-
-from .data import PHOTOS, need, photo, unknown
+from .data import PHOTOS, photo
+from .lookup import need, unknown
 from .objectives import full_precision
 from .views import Aug, View, make_views, map_points
 
@@ -195,6 +194,7 @@ def show_matches(a:View, b:View, i:int=0, # two views, and which image of the ba
 # %% ../nbs/13_matching.ipynb #63cfd687
 def explore_blocks():
     "A widget: blocks of two views of a photograph that look alike, for any threshold, block, search and colour jitter."
+    from torchvision.transforms.v2 import functional as TF
     from effssl.show import png
     w, plt = need('ipywidgets'), need('matplotlib.pyplot')
     wide = dict(style={'description_width': '80px'}, layout={'width': '420px'})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'stackable', 'momentum_pairs', 'steady', 'ema',
            'cosine_momentum', 'world', 'AllGather', 'gather', 'average', 'SyncBatchNorm', 'joint_batch_norm', 'mlp',
-           'full_precision', 'PrototypeHead', 'sinkhorn', 'feature_std']
+           'full_precision', 'PrototypeHead', 'sinkhorn', 'feature_spread', 'mean_spread', 'feature_std']
 
 # %% ../nbs/05_objectives.ipynb #7a64729e
 import copy, math
@@ -241,8 +241,17 @@ def sinkhorn(scores:Tensor, # (B,K) cosines
 
 # %% ../nbs/05_objectives.ipynb #8d23b7cf
 @torch.no_grad()
+def feature_spread(x:Tensor, # (B,D)
+                  ) -> Tensor: # (1,D)
+    "The standard deviation over the batch of each of the L2-normalised features."
+    return F.normalize(pooled(x).float(), dim=1).std(0, keepdim=True)
+
+def mean_spread(spread:Tensor, # (1,D) as from `feature_spread`
+               ) -> float:
+    "√D × the mean over the features."
+    return (spread.mean()*spread.shape[1]**.5).item()
+
 def feature_std(x:Tensor, # (B,D)
                ) -> float:
     "√D × std over the batch of L2-normalised features: ≈ 1 spread evenly, 0 collapsed."
-    z = F.normalize(pooled(x).float(), dim=1)
-    return (z.std(0).mean()*z.shape[1]**.5).item()
+    return mean_spread(feature_spread(x))

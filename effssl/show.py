@@ -15,8 +15,9 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from .data import PHOTOS, need, photo
+from .data import PHOTOS, photo
 from .lockstep import lockstep
+from .lookup import need
 from .tokens import Trace
 from .train import write_atomic
 from .views import Aug, View, make_views, map_points

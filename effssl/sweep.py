@@ -19,8 +19,10 @@ import pandas as pd
 
 import effssl
 from .cost import seconds
-from .data import EMBEDDED, FOLDERS, Tree, load, locate, need, tree_split, unknown
-from .runs import Recipe, build, complete, cost, finished, random_views, read_yaml, recipe, run_id
+from .data import EMBEDDED, FOLDERS, Tree, load, locate, tree_split
+from .lookup import need, unknown
+from .recipes import Recipe, read_yaml, recipe
+from .runs import build, complete, cost, finished, random_views, run_id
 from .train import pick_device
 
 # %% ../nbs/10_sweep.ipynb #30b91c96

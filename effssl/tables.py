@@ -15,8 +15,8 @@ from typing import Callable
 
 import pandas as pd
 
-from .data import need
-from .runs import recipe
+from .lookup import need
+from .recipes import recipe
 from .show import COLOURS, subplots
 from .sweep import count, read_grid
 

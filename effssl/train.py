@@ -19,9 +19,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from .data import Images, unknown
+from .data import Images
 from .lockstep import key_seed
-from .objectives import Framework, SyncBatchNorm, average, feature_std, world
+from .lookup import unknown
+from .objectives import Framework, SyncBatchNorm, average, feature_spread, mean_spread, world
 from .views import make_views
 
 # %% ../nbs/06_train.ipynb #398d8e70
@@ -59,7 +60,7 @@ class Pretrain(L.LightningModule):
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         self.weight_decay_end = weight_decay if weight_decay_end is None else weight_decay_end
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
-        self.history, self.losses, self.stds, self.notes = [], [], [], []
+        self.history, self.losses, self.notes, self.stds, self.embedded = [], [], [], [], 0
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return (batch[0].to(device, non_blocking=True), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -95,9 +96,11 @@ def configure_optimizers(self:Pretrain):
     return dict(optimizer=optimizer, lr_scheduler=dict(scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, factors), interval='step'))
 
 def watch(self:Pretrain, loss:Tensor, walk):
-    "Keep the loss and the features' spread; look at the loss at once on a CPU, every 50 steps on a GPU (no waiting for it)."
+    "Keep the loss and the embedding's spread; look at the loss at once on a CPU, every 50 steps on a GPU (no waiting for it)."
     self.losses.append(loss.detach()); self.notes.append(walk.notes)
-    if len(self.losses) % 10 == 1: self.stds.append(walk.branches[0].x.detach())
+    if walk.until is None:  # ended early, a walk has features of some other depth
+        if self.embedded % 10 == 0: self.stds.append(feature_spread(walk.branches[0].x))
+        self.embedded += 1
     if loss.device.type == 'cpu' or len(self.losses) % 50 == 0: self.check_finite()
 
 def check_finite(self:Pretrain):
@@ -117,7 +120,9 @@ def on_before_optimizer_step(self:Pretrain, optimizer):
     for g in optimizer.param_groups:
         if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*t))/2
 
-def on_train_epoch_start(self:Pretrain): self.losses, self.stds, self.notes, self.watch_time = [], [], [], Stopwatch(self.device)
+def on_train_epoch_start(self:Pretrain):
+    self.losses, self.notes, self.stds, self.embedded, self.watch_time = [], [], [], 0, Stopwatch(self.device)
+
 def on_train_batch_start(self:Pretrain, *_): self.watch_time.start()
 def on_train_batch_end(self:Pretrain, *_): self.watch_time.stop()
 
@@ -126,7 +131,8 @@ def on_train_epoch_end(self:Pretrain):
     self.check_finite()
     total, busy = self.watch_time.finish()
     row = dict(epoch=self.current_epoch + 1, loss=average(torch.stack(self.losses).mean()).item(), seconds=total, step_share=busy/total,
-               feature_std=sum(map(feature_std, self.stds))/len(self.stds), lr=self.lr_schedulers().get_last_lr()[0])
+               lr=self.lr_schedulers().get_last_lr()[0])
+    if self.stds: row['feature_std'] = sum(map(mean_spread, self.stds))/len(self.stds)
     row |= {k: average(torch.stack([n[k].detach().float() for n in self.notes]).mean()).item() for k in self.notes[0]}
     last = self.current_epoch + 1 == self.trainer.max_epochs
     if self.evaluate and self.evaluate_every and (last or (self.current_epoch + 1) % self.evaluate_every == 0):

@@ -10,10 +10,10 @@ __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'cr
 # %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
 
-import kornia, numpy as np, torch
+import numpy as np, torch
 from torch import Tensor
 
-from .data import unknown
+from .lookup import unknown
 
 # %% ../nbs/01_views.ipynb #94ca94b9
 def mix(z:np.ndarray) -> np.ndarray:
@@ -104,6 +104,7 @@ def warp(x:Tensor, # (B,3,H,H)
          matrix:Tensor, # (B,3,3) source -> view
          size:int) -> Tensor: # (B,3,size,size)
     "The view of an image under its matrix, bilinear; beyond the border the border's colour."
+    import kornia
     return kornia.geometry.transform.warp_affine(x, matrix[:, :2].to(x.device), (size, size), padding_mode='border', align_corners=True)
 
 # %% ../nbs/01_views.ipynb #d7d49d03
@@ -111,6 +112,7 @@ def recolour(x:Tensor, # (B,3,S,S) in [0,1]
              u:Tensor, # (B,9) uniforms
              aug:Aug) -> Tensor:
     "Colour jitter, grey, blur and solarise, for every sample its own."
+    import kornia
     E, size = kornia.enhance, x.shape[-1]
     b, c, s, h = (aug.jitter[i]*(2*u[:, i + 1] - 1) for i in range(4))
     sigma = (aug.sigma[0] + u[:, 7]*(aug.sigma[1] - aug.sigma[0]))*size/224
@@ -119,7 +121,7 @@ def recolour(x:Tensor, # (B,3,S,S) in [0,1]
         b1, c1, s1, h1 = (o[i].to(x.device) for o in (1 + b, 1 + c, 1 + s, h*2*torch.pi))
         x = E.adjust_contrast_with_mean_subtraction(E.adjust_brightness_accumulative(x, b1), c1)
         return E.adjust_hue(E.adjust_saturation_with_gray_subtraction(x, s1), h1)
-    def blur(x, i): return kornia.filters.gaussian_blur2d(x, kernel, sigma[i, None].expand(-1, 2).to(x.device))
+    def blur(x, i): return kornia.filters.gaussian_blur2d(x, kernel, sigma[i, None].expand(-1, 2))  # checked where it is, on the CPU
     for p, ui, op in [(aug.jitter_p, u[:, 0], jitter),
                       (aug.gray, u[:, 5], lambda x, i: kornia.color.rgb_to_grayscale(x).expand_as(x)),
                       (aug.blur, u[:, 6], blur),

@@ -1,7 +1,8 @@
 "Bad input gets an error that names the value and the remedy, before any training."
 import pytest, torch
 
-from effssl.runs import read_recipe, recipe, run
+from effssl.runs import run
+from effssl.recipes import read_recipe, recipe
 
 SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
 VIT = dict(encoder='vit_tiny_patch16_224', encoder_args={'depth': 1})

@@ -12,7 +12,8 @@ from conftest import ROOT
 from effssl.frameworks.simclr import nt_xent
 from effssl.masks import keeps_all, kept_batch_norm
 from effssl.objectives import gather, world
-from effssl.runs import recipe, run
+from effssl.runs import run
+from effssl.recipes import recipe
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
 

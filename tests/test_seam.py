@@ -3,7 +3,8 @@ import pytest, torch
 
 from effssl.cost import training_cost
 from effssl.encoders import encoder
-from effssl.runs import complete, cost, find, names, random_views, recipe, reevaluate, run
+from effssl.runs import complete, cost, random_views, reevaluate, run
+from effssl.recipes import find, names, recipe
 from effssl.views import augmentations
 from toys import RandomDepth, RandomTokens
 

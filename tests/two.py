@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.lockstep import Technique
-from effssl.runs import find
+from effssl.recipes import find
 from effssl.techniques.accel import Accel
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW

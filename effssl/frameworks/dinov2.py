@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, steps
+from ..lookup import unknown
 from ..objectives import (Framework, Objective, PrototypeHead, average, cosine_momentum, ema, full_precision, gather, momentum_pairs,
                                pooled, sinkhorn, world)
 

@@ -11,8 +11,6 @@ import copy, math
 
 import torch
 import torch.nn.functional as F
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..objectives import (Framework, Objective, branch, cosine_momentum, ema, full_precision, gather, mlp, momentum_pairs, pooled,
@@ -130,8 +128,9 @@ def fresh(encoder:nn.Module) -> bool:
     "Whether every LayerNorm still has the scale 1: no weights were loaded, nothing was trained."
     return all((m.weight == 1).all() for m in encoder.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None)
 
-def sincos_positions(vit:VisionTransformer) -> Tensor: # as vit.pos_embed
+def sincos_positions(vit:nn.Module) -> Tensor: # as vit.pos_embed
     "Sines and cosines of row and column; 0 for the class token and registers, where they have a position. Raises ValueError for a misfit width."
+    from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
     if vit.embed_dim % 4:
         unit = math.lcm(4, vit.blocks[0].attn.num_heads)
         raise ValueError(f'sin-cos positions need a width divisible by 4, not {vit.embed_dim}: pass embed_dim={(vit.embed_dim//unit + 1)*unit}')
@@ -139,7 +138,7 @@ def sincos_positions(vit:VisionTransformer) -> Tensor: # as vit.pos_embed
     return F.pad(grid, (0, 0, vit.pos_embed.shape[1] - len(grid), 0))[None]
 
 @torch.no_grad()
-def fix_patches(vit:VisionTransformer):
+def fix_patches(vit:nn.Module): # a timm ViT
     "Freeze patch projection and positions, after drawing the one and writing the other if the ViT is fresh (MoCo v3, §4.2 and §5)."
     proj, new = vit.patch_embed.proj.requires_grad_(False), fresh(vit)
     if new:
@@ -159,6 +158,7 @@ class MoCoV3(Framework):
         'imagenet': dict(optimizer='adamw', lr=1.5e-4, weight_decay=.1, batch_size=4096, epochs=300, warmup_epochs=40,
                          framework_args=dict(temperature=.2))}
     def __init__(self, encoder:nn.Module, techniques=(), momentum:float=.99, **kw):
+        from timm.models.vision_transformer import VisionTransformer
         vit = isinstance(encoder, VisionTransformer)
         heads = MoCoV3Objective(encoder.num_features, momentum=momentum, **dict(layers=3 if vit else 2, predictor_norm=vit) | kw)
         if vit: fix_patches(encoder)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..cost import step_table
-from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, key_seed, steps
+from ..lookup import unknown
 from ..objectives import Framework, pooled, world
 
 # %% ../../nbs/techniques/22_accel.ipynb #16c66158
@@ -231,6 +231,7 @@ def loss(self:Accel, framework_loss, walk:Walk) -> Tensor:
                 if s != self.depth and self.partial_backprop: at(s)
     if self.scheme == 'skipping': self.rest(())
     self.maps = {}
+    for b in walk.branches: b.x = pooled(b.x)  # whoever looks at a finished walk finds vectors, at any depth
     return total
 
 for fn in (setup, draw, chance, learning, rest, before, around, between, window, places, choose, judge, crop, hardest, keep_examples, loss):

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cost import gated_macs, step_table
-from ..data import Images, need, unknown
+from ..data import Images
 from ..evaluate import Price, features
 from ..lockstep import Branch, Step, Technique, embed, steps
+from ..lookup import need, unknown
 from ..objectives import average
 from ..views import augmentations, draw_view, normalize, plain_view
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import need, unknown
 from ..lockstep import Branch, Technique, Walk
+from ..lookup import need, unknown
 from ..objectives import full_precision
 from ..tokens import Trace, attention_received, check_rate, keep_count, keep_tokens, live, patches, positions, prune_after
 

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..data import unknown
 from ..lockstep import Branch, Technique, Walk, steps
+from ..lookup import unknown
 from ..masks import FOOTPRINTS, Boxes, Masked
 from ..matching import Match, auto_block, block_places, choose, count_of, cover, match_blocks
 from ..tiles import Tiled, stride_of

@@ -2,7 +2,8 @@
 import sys, time
 from pathlib import Path
 
-from effssl.runs import complete, load, recipe, summary
+from effssl.runs import complete, load, summary
+from effssl.recipes import recipe
 from effssl.sweep import run_notebook
 
 OUT = Path('runs')/'demo'
