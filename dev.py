@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT/'.venv'
 STAMP = VENV/'.effssl-installed'
+COMPILE = {'uv': '--compile-bytecode', 'pip': '--compile'}  # else every start of Python compiles PyTorch anew
 
 
 def say(text): print(f'[dev] {text}', flush=True)
@@ -27,7 +28,8 @@ def call(*cmd, **kw):
 
 def wanted():
     "What an installation depends on, as a hash."
-    return hashlib.sha256(b''.join((ROOT/f).read_bytes() for f in ('settings.ini', 'setup.py', 'pyproject.toml'))).hexdigest()
+    files = b''.join((ROOT/f).read_bytes() for f in ('settings.ini', 'setup.py', 'pyproject.toml'))
+    return hashlib.sha256(files + str(COMPILE).encode()).hexdigest()
 
 
 def has_effssl(python):
@@ -49,8 +51,8 @@ def install():
     if not Path(uv).exists(): subprocess.run([python, '-m', 'pip', 'install', '-q', 'uv'], cwd=ROOT)
     env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
     say('installing effssl and its tools into .venv (PyTorch is several GB; once)')
-    if Path(uv).exists(): call(uv, 'pip', 'install', '-q', '--python', python, '-e', '.[dev]', env=env)
-    else: call(python, '-m', 'pip', 'install', '-q', '-e', '.[dev]', env=env)
+    if Path(uv).exists(): call(uv, 'pip', 'install', '-q', COMPILE['uv'], '--python', python, '-e', '.[dev]', env=env)
+    else: call(python, '-m', 'pip', 'install', '-q', COMPILE['pip'], '-e', '.[dev]', env=env)
     STAMP.write_text(wanted())
     return python
 
@@ -65,8 +67,9 @@ def make_venv():
 
 
 def environment(python):
-    "The environment for what we start: our own bin first, two threads' worth of quiet."
-    return {**os.environ, 'PATH': f'{python.parent}{os.pathsep}{os.environ["PATH"]}', 'VIRTUAL_ENV': str(python.parent.parent),
+    "The environment for what we start: our own bin first, quiet, and free to write byte code."
+    kept = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
+    return {**kept, 'PATH': f'{python.parent}{os.pathsep}{os.environ["PATH"]}', 'VIRTUAL_ENV': str(python.parent.parent),
             'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false'}
 
 
@@ -74,7 +77,10 @@ def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environ
 
 
 def test(python, args):
-    call(python, '-m', 'pytest', *(['--slow'] if args.slow else []), *args.rest, env={**environment(python), 'OMP_WAIT_POLICY': 'PASSIVE'})
+    "As many tests at a time as there are cores, each on one thread."
+    cores = min(4, len(os.sched_getaffinity(0)))
+    env = {'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE', **environment(python)}
+    call(python, '-m', 'pytest', f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder', *(['--slow'] if args.slow else []), *args.rest, env=env)
 
 
 def lab(python, args):

@@ -152,6 +152,7 @@ def run_notebook(r:Recipe, # complete
 # %% ../nbs/10_sweep.ipynb #903bb977
 def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
     "Run a notebook in this worker; how it ended, as a row."
+    os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # else every kernel compiles what it imports
     if threads: os.environ['OMP_NUM_THREADS'] = str(threads)
     start = time.time()
     try: run_notebook(r, out, device); end = dict(state='complete')

@@ -1,21 +1,39 @@
 import os
 import pytest
 from pathlib import Path
+from xdist.scheduler import LoadScopeScheduling
 
 import kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # tests draw there, not over the committed ones
-kernels.install()
+TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show')  # share a fixture, or pictures
+FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'test_failing', 'test_site.py', 'test_interrupt', 'test_dask', '21_simprune',
+         '40_first', 'test_kill_and')
 
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='the minutes-long tests too')
 
 
+class Schedule(LoadScopeScheduling):
+    "Every test goes to the process that is free, but tests that share something go to one."
+    def _split_scope(self, nodeid):
+        part = next((p for p in TOGETHER if p in nodeid), nodeid)
+        return 'figures' if part in TOGETHER[3:] else part
+
+
+def pytest_xdist_make_scheduler(config, log): return Schedule(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption('--slow'): return
+    "The long ones first, so that all processes end together."
+    items.sort(key=lambda i: next((n for n, part in enumerate(FIRST) if part in i.nodeid), len(FIRST)))
     for item in items:
-        if 'slow' in item.keywords: item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+        if 'slow' in item.keywords and not config.getoption('--slow'): item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+
+
+def pytest_collection_finish(session):
+    if not session.config.option.collectonly and any('test_notebooks' in i.nodeid or 'test_widget' in i.nodeid for i in session.items): kernels.start()
 
 
 @pytest.fixture

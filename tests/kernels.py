@@ -1,11 +1,10 @@
 "Jupyter kernels forked from one process that has imported everything: real kernels, their start paid once."
 import multiprocessing, os, signal
 from importlib.metadata import EntryPoint
+from multiprocessing import forkserver
+from pathlib import Path
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
-
-PRELOAD = ['ipykernel.kernelapp', 'effssl.tables', 'effssl.frameworks.moco', 'matplotlib_inline.backend_inline', 'seaborn', 'sklearn.datasets', 'skimage',
-           'kornia', 'torchvision', 'timm.optim', 'fastcore.test', 'lightly.loss']  # nothing here starts a thread, so a fork is whole
 
 
 def serve(command, cwd, env):
@@ -14,16 +13,14 @@ def serve(command, cwd, env):
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
     matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'  # as a kernel's environment has it before the import
-    IPKernelApp.launch_instance([*command[command.index('-f'):], f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40'])  # goes when the server goes
+    IPKernelApp.launch_instance([*command[command.index('-f'):], f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40'])
 
 
 class Child:
     "A forked process, spoken to like a `subprocess.Popen`."
     stdin = stdout = stderr = None
     def __init__(self, *args):
-        context = multiprocessing.get_context('forkserver')
-        context.set_forkserver_preload(PRELOAD)
-        self.process = context.Process(target=serve, args=args)
+        self.process = multiprocessing.get_context('forkserver').Process(target=serve, args=args)
         self.process.start(); self.pid = self.process.pid
     def poll(self): return self.process.exitcode
     def wait(self): self.process.join(); return self.process.exitcode
@@ -40,8 +37,13 @@ class Forked(LocalProvisioner):
         return self.connection_info
 
 
-def install():
-    "From here on the kernels that this process starts are forked."
+def start():
+    "Start the process that forks, and fork the kernels that this process asks for from now on."
+    before = dict(os.environ)
+    os.environ |= dict(PYTHONPATH=str(Path(__file__).parent), NUMBA_NUM_THREADS='1', NUMBA_THREADING_LAYER='workqueue')  # other layers do not survive a fork
+    forkserver.set_forkserver_preload(['warm'])
+    forkserver.ensure_running()
+    os.environ.clear(); os.environ.update(before)
     factory = KernelProvisionerFactory.instance()
     factory.provisioners['forked'] = EntryPoint('forked', 'kernels:Forked', factory.GROUP_NAME)
     factory.default_provisioner_name = 'forked'

@@ -1,5 +1,5 @@
 "Two real processes (gloo) against one with the joint batch; a run shared by two."
-import json, os, subprocess, sys
+import os, subprocess, sys
 
 import pytest, torch
 import torch.distributed as dist
@@ -98,7 +98,7 @@ def worker(rank, path):
 
 
 def test_simclr_with_gather(tmp_path):
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    mp.start_processes(worker, (str(tmp_path),), nprocs=2, start_method='forkserver')
     loss, grads = torch.load(tmp_path/'out.pt')
     net = head()
     joint = nt_xent(*(F.normalize(net(v), dim=1) for v in data()), .2).mean()
@@ -131,7 +131,7 @@ def norm_worker(rank, path):
 
 
 def test_norm_over_kept_positions_is_joint(tmp_path):
-    mp.spawn(norm_worker, (str(tmp_path),), nprocs=2)
+    mp.start_processes(norm_worker, (str(tmp_path),), nprocs=2, start_method='forkserver')
     (y, grad, *stats), (y2, grad2, *stats2) = (torch.load(tmp_path/f'{rank}.pt') for rank in (0, 1))
     joint = kept_norm(slice(None))
     for a, b in zip([torch.cat([y, y2]), torch.cat([grad, grad2]), *stats], joint): assert torch.allclose(a, b, atol=1e-5)

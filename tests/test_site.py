@@ -73,7 +73,7 @@ def test_parameters_are_explained(pages):
     assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[1] == ['x', 'Tensor', '', '(B,3,H,W), normalised']
     assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[-1] == ['returns', 'Tensor', '', '(B,D), or what that step gives']
     assert rows(pages['05_objectives.html'], 'effssl.objectives.feature_std')[0] == ['x', 'Tensor', '(B,D)']
-    assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['08_runs.html'], 'effssl.runs.Recipe')
+    assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['18_recipes.html'], 'effssl.recipes.Recipe')
     page = pages['frameworks/11_simsiam.html']
     assert page.find('a', href='../05_objectives.html#effssl.objectives.feature_std').code.get_text() == 'feature_std'
     assert 'class SimSiamObjective(Objective):' in page.find('details', 'source').get_text()

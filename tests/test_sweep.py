@@ -13,7 +13,7 @@ from effssl.sweep import plan, read_grid, sweep
 
 TINY = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
             framework_args=dict(width=32), epochs=1, batch_size=64, subset=128, test_subset=100, probe=None)
-LONG = dict(TINY, epochs=200, subset=None, evaluate_every=0, batch_size=32)
+LONG = dict(TINY, epochs=2000, evaluate_every=0)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_failing_run_and_two_sweeps_at_once(tmp_path):
 
 def test_killed_kernels_and_worker(tmp_path):
     "kill -9 on the pool's worker, then twice on a kernel: told each time, resumed from the checkpoint, every epoch there once."
-    r = recipe(TINY, epochs=60, subset=None, evaluate_every=0)
+    r = recipe(TINY, epochs=40, subset=512, evaluate_every=0)
     record, killed = tmp_path/'runs'/run_id(complete(r))/'run.json', []
 
     def epochs(): return len(json.loads(record.read_text()).get('history', [])) if record.exists() else 0
@@ -91,7 +91,7 @@ def test_killed_kernels_and_worker(tmp_path):
         assert (table.state[0], table.tries[0]) == (state, 2)
         if state == 'died': assert 'killed' in table.error[0] or 'Kernel died' in table.error[0]
     done = json.loads(record.read_text())
-    assert len(killed) == 3 and [h['epoch'] for h in done['history']] == list(range(61))
+    assert len(killed) == 3 and [h['epoch'] for h in done['history']] == list(range(41))
     whole(tmp_path/'runs')
 
 
