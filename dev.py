@@ -4,6 +4,7 @@
     python3 dev.py install            make .venv with everything (or use an activated environment that has effssl)
     python3 dev.py demo               train, evaluate, cost and picture two small runs on embedded data
     python3 dev.py test [--slow]      every check: notebooks, export, cleanliness, tests
+    python3 dev.py test --changed     those that the difference from main (or a commit) can touch
     python3 dev.py lab                open the notebooks in JupyterLab, the first tutorial in front; options of Jupyter follow
     python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
     python3 dev.py docs               build the site into _docs/html
@@ -14,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT/'.venv'
 STAMP = VENV/'.effssl-installed'
+QUIET = {'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}  # where several processes share the cores
 COMPILE = {'uv': '--compile-bytecode', 'pip': '--compile'}  # else every start of Python compiles PyTorch anew
 
 
@@ -79,8 +81,10 @@ def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environ
 def test(python, args):
     "As many tests at a time as there are cores, each on one thread."
     cores = min(4, len(os.sched_getaffinity(0)))
-    env = {'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE', **environment(python)}
-    call(python, '-m', 'pytest', f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder', *(['--slow'] if args.slow else []), *args.rest, env=env)
+    chosen = [*(['--slow'] if args.slow else []), *([f'--changed={args.changed}'] if args.changed else [])]
+    command = [python, '-m', 'pytest', f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder', *chosen, *args.rest]
+    code = subprocess.run([str(c) for c in command], cwd=ROOT, env={**QUIET, **environment(python)}).returncode
+    sys.exit(0 if args.changed and code == 5 else code)  # 5: nothing to test
 
 
 def lab(python, args):
@@ -90,16 +94,10 @@ def lab(python, args):
 
 
 def notebooks(python, args):
-    "Execute in place, one after the other; then export, README and clean."
-    env = environment(python)
+    "Execute in place, each on one thread as the tests do; then export, README and clean."
+    env = {**QUIET, **environment(python)}
     call(python.parent/'nbdev_export', env=env)
-    for nb in sorted((ROOT/'nbs').rglob('*.ipynb')):
-        if '.ipynb_checkpoints' in nb.parts or args.only and not any(o in str(nb) for o in args.only): continue
-        say(nb.relative_to(ROOT))
-        call(python, '-m', 'jupyter', 'nbconvert', '--log-level=ERROR', '--to=notebook', '--execute', '--inplace',
-             '--ExecutePreprocessor.kernel_name=python3', '--ExecutePreprocessor.store_widget_state=False',
-             '--Exporter.preprocessors=nbconvert.preprocessors.TagRemovePreprocessor',  # after executing: what is tagged `bar` is not kept
-             "--TagRemovePreprocessor.remove_all_outputs_tags={'bar'}", nb, env=env)
+    call(python, ROOT/'tests/execute.py', *(args.only or []), env=env)
     call(python.parent/'nbdev_clean', env=env)
     call(python, ROOT/'tests/readme.py', env=env)
 
@@ -115,6 +113,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks', 'docs'])
     p.add_argument('--slow', action='store_true', help='test: the minutes-long tests too')
+    p.add_argument('--changed', nargs='?', const='main', metavar='COMMIT', help='test: what the difference from a commit (main) can touch')
     p.add_argument('--only', nargs='*', help='notebooks: only those whose path contains one of these')
     args, args.rest = p.parse_known_args()
     python = install()

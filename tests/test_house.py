@@ -80,6 +80,24 @@ sys.exit(main(['cost', '--dataset', 'cifar10', '--encoder', 'resnet18', '--json'
     assert done.returncode == 0 and json.loads(done.stdout)['ratio'] == 1, done.stderr[-3000:]
 
 
+HEAVY = ('lightning', 'kornia', 'pandas', 'torchvision', 'timm', 'torch', 'numpy')
+SMALL = 'import effssl.lockstep, pkgutil, importlib, effssl.frameworks as f, effssl.techniques as t\n' \
+        'for p in (f, t):\n for m in pkgutil.iter_modules(p.__path__): importlib.import_module(f"{p.__name__}.{m.name}")'
+
+
+@pytest.mark.parametrize('code, may', [
+    ('import effssl.cli', ()), ("from effssl.cli import main; main(['--help'])", ()), ("from effssl.cli import main; main(['pretrain', '--help'])", ()),
+    ("from effssl.cli import main; main(['pretrain', '--epohcs', '3'])", ()), ("from effssl.cli import main; assert main(['pretrain', '--epochs', 'ten']) == 2", ()),
+    ("from effssl.cli import main; main(['list'])", ('torch', 'numpy')), (SMALL, ('torch', 'numpy'))],
+    ids=['cli', 'help', 'help of a verb', 'mistyped option', 'mistyped value', 'list', 'lockstep, frameworks and techniques'])
+def test_what_an_import_brings_in(code, may):
+    "In a fresh process: what only looks up names starts at once."
+    tail = f"import sys; print('brought', *[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, '-c', f'try:\n exec({code!r})\nexcept SystemExit: pass\n{tail}'], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {*done.stdout.splitlines()[-1].split()[1:]} <= {*may}, done.stdout[-300:]
+
+
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_notebook_style(name):
     for c in cells(name):

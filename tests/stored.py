@@ -1,0 +1,49 @@
+"Whether the outputs that a notebook stores are those that it gives: text letter by letter, numbers within rounding, pictures at a glance."
+import base64, io, re
+
+import numpy as np
+from PIL import Image
+
+NUMBER = re.compile(r'[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?')
+ROUNDING = .02  # of a number: processors and numbers of threads sum in other orders, and short trainings grow that
+GLANCE = 4      # grey levels of 255, the mean over a thumbnail
+
+
+def thumbnail(png):
+    "A picture as (24,48) grey levels."
+    return np.asarray(Image.open(png).convert('L').resize((48, 24), Image.Resampling.BOX), float)
+
+
+def text_of(outputs) -> str:
+    "What a cell printed and displayed, as text."
+    parts = [o['text'] if o.output_type == 'stream' else '\n'.join(o.data.get(k, '') for k in ('text/plain', 'text/markdown')) for o in outputs if o.output_type != 'error']
+    return re.sub(r'\s+', ' ', ''.join(f'{p}\n' for p in parts)).strip()
+
+
+def pictures_of(outputs) -> list:
+    return [thumbnail(io.BytesIO(base64.b64decode(o.data['image/png']))) for o in outputs if 'image/png' in o.get('data', {})]
+
+
+def value(number:str) -> float: return float(number.replace(',', '').replace('−', '-'))
+
+
+def alike(a:str, b:str) -> bool:
+    "Whether two printed numbers differ by their last digit, or by `ROUNDING`, at most."
+    decimals = max(len(n.partition('e')[0].partition('.')[2]) for n in (a, b))
+    last = 1.01*10**-decimals if decimals else 0
+    return abs(value(a) - value(b)) <= max(last, ROUNDING*max(abs(value(a)), abs(value(b))))
+
+
+def difference(stored, given, numbers:bool=True) -> str:
+    "How two lists of outputs differ, or ''."
+    a, b = text_of(stored), text_of(given)
+    words = [re.sub(r'-{2,}', '-', NUMBER.sub('#', t)) for t in (a, b)]
+    if words[0] != words[1]:
+        at = next((i for i, (x, y) in enumerate(zip(*words)) if x != y), min(map(len, words)))
+        return f'stored …{words[0][max(0, at - 30):at + 50]!r}, given …{words[1][max(0, at - 30):at + 50]!r}'
+    off = [f'{x} is {y}' for x, y in zip(NUMBER.findall(a), NUMBER.findall(b)) if not alike(x, y)] if numbers else []
+    if off: return f'{len(off)} numbers: {", ".join(off[:5])}'
+    old, new = pictures_of(stored), pictures_of(given)
+    if len(old) != len(new): return f'{len(old)} pictures stored, {len(new)} given'
+    far = [np.abs(x - y).mean() for x, y in zip(old, new)]
+    return f'a picture is off by {max(far):.1f} grey levels' if numbers and far and max(far) > GLANCE else ''
