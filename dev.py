@@ -36,7 +36,7 @@ def wanted():
 
 def has_effssl(python):
     "Whether this Python runs this checkout with its development tools."
-    code = f"""import effssl, nbdev, pytest, papermill, myst_nb, furo, pathlib
+    code = f"""import effssl, nbdev, pytest, xdist, papermill, myst_nb, furo, pathlib
 assert pathlib.Path(effssl.__file__).parent.parent == pathlib.Path({str(ROOT)!r})"""
     return subprocess.run([str(python), '-c', code], cwd=ROOT.parent, capture_output=True).returncode == 0
 

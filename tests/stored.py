@@ -15,9 +15,10 @@ def thumbnail(png):
 
 
 def text_of(outputs) -> str:
-    "What a cell printed and displayed, as text."
-    parts = [o['text'] if o.output_type == 'stream' else '\n'.join(o.data.get(k, '') for k in ('text/plain', 'text/markdown')) for o in outputs if o.output_type != 'error']
-    return re.sub(r'\s+', ' ', ''.join(f'{p}\n' for p in parts)).strip()
+    "What a cell printed, then what it displayed, as text; standard error, which comes when it likes, left out."
+    printed = [o['text'] for o in outputs if o.output_type == 'stream' and o['name'] == 'stdout']
+    shown = [o.data.get(k, '') for o in outputs if 'data' in o for k in ('text/plain', 'text/markdown')]
+    return re.sub(r'\s+', ' ', '\n'.join([*printed, *shown])).strip()
 
 
 def pictures_of(outputs) -> list:

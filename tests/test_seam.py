@@ -2,9 +2,12 @@
 import pytest, torch
 
 from effssl.cost import training_cost
+from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.runs import complete, cost, random_views, reevaluate, run
 from effssl.recipes import find, names, recipe
+from effssl.techniques.accel import Accel
+from effssl.train import Pretrain, fit
 from effssl.views import augmentations
 from toys import RandomDepth, RandomTokens
 
@@ -79,3 +82,17 @@ def test_networks_of_a_technique_are_evaluated_beside_the_encoder(tmp_path):
         assert again['networks'][name]['scores']['knn20'] == record['networks'][name]['scores']['knn20']
         assert again['networks'][name]['macs'] == record['networks'][name]['macs']
     assert 'gated' in reevaluate(record['folder'], 'photos', ks=(1,), subset=100, test_subset=50, probe=None, device='cpu')['networks']
+
+
+@pytest.mark.parametrize('weights, seen', [([1, 1, 1, 1], True), ([1, 0, 0, 0], False)], ids=['depths drawn evenly', 'never the last'])
+def test_watch_keeps_the_spread_of_the_embedding(weights, seen):
+    "Of walks that reach it, a number for each feature; of those that end at a feature map, nothing."
+    kept = []
+    class Watched(Pretrain):
+        def on_train_epoch_end(self): kept.extend(self.stds); super().on_train_epoch_end()
+    torch.manual_seed(0)
+    fw = find('framework', 'simclr')(encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64]), [Accel(weights=weights)])
+    history = fit(Watched(fw, augmentations('simclr', 32), 'sgd', .01), take(load('digits', 'train', 32), 240, 0), 2, 8, device='cpu').history
+    assert {tuple(s.shape) for s in kept} == ({(1, 64)} if seen else set())
+    assert all(('feature_std' in h) == seen for h in history)
+    if seen: assert all(.1 < h['feature_std'] < 2 for h in history)
