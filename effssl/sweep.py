@@ -18,12 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 import effssl
-from .cost import seconds
-from .data import EMBEDDED, FOLDERS, Tree, load, locate, tree_split
 from .lookup import need, unknown
-from .recipes import Recipe, read_yaml, recipe
-from .runs import build, complete, cost, finished, random_views, run_id
-from .train import pick_device
+from .recipes import Recipe, read_yaml, recipe, run_id
 
 # %% ../nbs/10_sweep.ipynb #30b91c96
 def read_grid(path) -> list[dict]:
@@ -50,6 +46,7 @@ COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, ca
 @lru_cache
 def count(dataset:str) -> int:
     "Images to train on."
+    from effssl.data import EMBEDDED, Tree, load, locate, tree_split
     if dataset in EMBEDDED: return len(load(dataset))
     here = locate(dataset)
     if here is None: return COUNTS[dataset]
@@ -58,12 +55,14 @@ def count(dataset:str) -> int:
 
 def data_state(dataset:str) -> str:
     "'here', 'download' (torchvision fetches it) or 'missing'."
+    from effssl.data import EMBEDDED, FOLDERS, locate
     if dataset in EMBEDDED or locate(dataset): return 'here'
     return 'missing' if dataset in FOLDERS else 'download'
 
 @lru_cache
 def builds(what:str, batch_size:int, images:int):
     "Build the network of a recipe (JSON); raises as `build` does, or if a part cannot use batch, views or set. Once for all runs that share them."
+    from effssl.runs import build
     framework, augs = build(Recipe(**json.loads(what)))
     framework.check(batch_size, [a.size for a in augs], images)
 
@@ -75,6 +74,7 @@ def network(r:Recipe) -> str:
 # %% ../nbs/10_sweep.ipynb #10156aad
 def plan_one(values:dict, out) -> dict:
     "One row of a plan: id, problem or '', data, images, state, recipe."
+    from effssl.runs import complete
     row = dict(id='', problem='', data='', images=0, state='', recipe=None)
     try:
         r = complete(recipe(values))
@@ -87,6 +87,7 @@ def plan_one(values:dict, out) -> dict:
 
 def state(folder:Path) -> str:
     "'new', 'finished', or what an earlier attempt left."
+    from effssl.runs import finished
     if not (folder/'run.json').exists(): return 'new'
     return 'finished' if finished(folder) else 'resumes' if (folder/'last.ckpt').exists() else 'starts again'
 
@@ -101,6 +102,9 @@ def plan(runs:list[dict], out='runs') -> pd.DataFrame:
 @lru_cache
 def step_cost(what:str, device:str, n:int=8) -> tuple[float, float]:
     "FLOPs and seconds an image of one training step, on `n` images."
+    from effssl.cost import seconds
+    from effssl.runs import build, cost, random_views
+    from effssl.train import pick_device
     r = Recipe(**json.loads(what))
     framework, augs = build(r)
     dev = pick_device(device)
@@ -109,6 +113,7 @@ def step_cost(what:str, device:str, n:int=8) -> tuple[float, float]:
     step()
     return cost(r, 2, draws=4)['flops']/2, seconds(step, dev)/n
 
+# %% ../nbs/10_sweep.ipynb #f1eda9a4
 def estimate(table:pd.DataFrame, device:str='auto', workers:int=1) -> pd.DataFrame:
     "The plan with `PFLOPs` and `hours` of training each run; steps on 8 images, fp32, timed here."
     def row(t):
@@ -162,10 +167,11 @@ def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
         end = dict(state={'Busy': 'busy', 'DeadKernelError': 'died'}.get(kind, 'failed'), error=f'{kind}: {text}')
     return end | dict(seconds=round(time.time() - start, 1))
 
+# %% ../nbs/10_sweep.ipynb #903bb979
 @contextmanager
 def pool(workers:int):
     "A process pool that takes its workers along when interrupted: they keep what they have and go."
-    context = multiprocessing.get_context('forkserver'); context.set_forkserver_preload(['effssl.sweep'])  # imported once for all workers
+    context = multiprocessing.get_context('forkserver'); context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers, which need no PyTorch
     executor = ProcessPoolExecutor(workers, context)
     try: yield executor
     except KeyboardInterrupt:
@@ -194,6 +200,7 @@ def sweep(recipes, # an iterable of `Recipe`
           out='runs', executor=None, # any `concurrent.futures.Executor`; None: a pool of `workers` processes
           workers:int=1, device:str='auto', bar:bool=False) -> pd.DataFrame: # a row for each run: id, state, tries, seconds, error, kNN %
     "Run what is not finished, each as a notebook. Raises ValueError for a bad recipe before anything runs."
+    from effssl.runs import complete, finished
     runs = {run_id(r): r for r in map(complete, recipes)}
     rows = {i: dict(id=i, state='finished before') for i in runs}
     queue = deque(i for i in runs if not finished(Path(out)/i))
@@ -215,5 +222,6 @@ def sweep(recipes, # an iterable of `Recipe`
 
 def accuracy(folder:Path) -> dict:
     "The kNN accuracy of a finished run, in percent, with its protocol."
+    from effssl.runs import finished
     record = finished(folder)
     return {'kNN %': (s := record['scores'][f"knn{record['recipe']['k']}"])['accuracy'], 'protocol': s['protocol']} if record else {}

@@ -9,8 +9,8 @@ from PIL import Image
 import effssl.data
 from effssl.data import load, take
 from effssl.encoders import encoder
-from effssl.runs import complete, run, run_id
-from effssl.recipes import find, names, recipe
+from effssl.recipes import find, names, recipe, run_id
+from effssl.runs import complete, run
 from effssl.techniques.accel import Accel
 from effssl.techniques.dual_gating import DualGating
 from effssl.techniques.simprune import SimPrune

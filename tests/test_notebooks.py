@@ -16,7 +16,8 @@ def flagged(cell, config): return '#| slow' in cell.source and not config.getopt
 def test_notebook(name, tmp_path, pytestconfig):
     path = ROOT/'nbs'/name
     if name.startswith('experiments/'):
-        papermill.execute_notebook(path, tmp_path/'out.ipynb', {'out': str(tmp_path)}, cwd=path.parent, kernel_name='python3', progress_bar=False)
+        once = {'rounds': 1} if 'rounds' in papermill.inspect_notebook(path) else {}
+        papermill.execute_notebook(path, tmp_path/'out.ipynb', {'out': str(tmp_path), **once}, cwd=path.parent, kernel_name='python3', progress_bar=False)
         return
     nb = nbformat.read(path, as_version=4)
     nb.cells = [c for c in nb.cells if not flagged(c, pytestconfig)]

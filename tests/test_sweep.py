@@ -7,8 +7,8 @@ import pytest, yaml
 import effssl.sweep
 from conftest import ROOT
 from effssl.cli import main
-from effssl.runs import complete, load, make, run_id
-from effssl.recipes import Recipe, recipe
+from effssl.recipes import recipe, Recipe, run_id
+from effssl.runs import complete, load, make
 from effssl.sweep import plan, read_grid, sweep
 
 TINY = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import IPython.display, pytest
 
 from conftest import ROOT
-from effssl.runs import complete, run_id
-from effssl.recipes import recipe
+from effssl.recipes import recipe, run_id
+from effssl.runs import complete
 from effssl.sweep import read_grid
 
 ACCURACY = {None: 40, 'evit': 30, 'tome': 52, 'simprune': 40.5, 'simwnw': 47, 'resize': 44, 'accel': 46}  # not the papers' order
