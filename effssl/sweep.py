@@ -171,7 +171,8 @@ def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
 @contextmanager
 def pool(workers:int):
     "A process pool that takes its workers along when interrupted: they keep what they have and go."
-    context = multiprocessing.get_context('forkserver'); context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers, which need no PyTorch
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers
     executor = ProcessPoolExecutor(workers, context)
     try: yield executor
     except KeyboardInterrupt:
