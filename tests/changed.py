@@ -62,8 +62,8 @@ def by_name(module:str) -> set[str]:
 
 
 def mentions(text:str, names:set[str]) -> bool:
-    "Whether text has one of the names as a word, or as the beginning of a file's name."
-    return any(re.search(rf'(?<![a-z0-9]){re.escape(n)}(?![a-z0-9])', text.lower()) for n in names)
+    "Whether text has one of the names as a word, perhaps with a number behind it."
+    return any(re.search(rf'(?<![a-z0-9]){re.escape(n)}(?![a-z])', text.lower()) for n in names)
 
 
 class Reach:
@@ -75,15 +75,15 @@ class Reach:
         self.modules, self.names = above(self.own), {n for m in self.own for n in by_name(m)}
         others = [Path(f) for f in files if not f.startswith('effssl/') and not f.endswith('.ipynb') and not Path(f).name.startswith('test_')]
         self.data = {n.lower() for f in others for n in (f.name, f.stem, f.parent.name)} - {'', 'nbs', 'tests', 'docs', 'workflows', '.ci'}
-        self.kinds = {n for m in graph() for n in by_name(m)}
+        sorts = {m.split('.')[1] for m in self.own}  # of techniques alone, or frameworks: an item that names others of the sort is not touched
+        self.siblings = {n for m in graph() if m.split('.')[1] in sorts for n in by_name(m)} if sorts <= {'frameworks', 'techniques'} and not self.data else set()
     def code(self, tree, text:str) -> bool:
         return bool(imports(tree) & self.modules) or mentions(text, self.names | self.data)
     def notebook(self, path:str) -> bool:
         return path in self.files or self.code(tree_of(text := code(path)), text)
     def test(self, path:str, function:str, id:str) -> bool:
         if path in self.files or Path(path).name == ALWAYS: return True
-        named = {k for k in self.kinds if mentions(id, {k})}
-        if named and self.own and not self.data: return bool(named & self.names) or bool(self.modules & {m for m in graph() if by_name(m) & named})
+        if any(mentions(id, {n}) for n in self.siblings): return mentions(id, self.names)
         return self.code(*part(path, function))
 
 
