@@ -102,8 +102,7 @@ def part(path:str, function:str) -> tuple[ast.Module, str]:
         used.append(n)
         words = {w.id for w in ast.walk(n) if isinstance(w, ast.Name)} | {a.arg for a in ast.walk(n) if isinstance(a, ast.arg)}
         todo += [defined[w] for w in words if w in defined]
-    used = [ast.ImportFrom(n.module, [a for a in n.names], n.level) if isinstance(n, ast.ImportFrom) else n for n in used]
-    return ast.Module(used, []), '\n'.join(filter(None, (ast.get_source_segment(source, n) for n in used if hasattr(n, 'lineno'))))
+    return ast.Module(used, []), '\n'.join(ast.get_source_segment(source, n) for n in used)
 
 
 def touched(items, rev:str) -> list:
