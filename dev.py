@@ -78,8 +78,15 @@ def environment(python):
 def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environment(python))
 
 
+def differs(commit):
+    "Whether the working tree differs from a commit, or holds files that git does not know."
+    git = lambda *a: subprocess.run(['git', *a], cwd=ROOT, capture_output=True, text=True)
+    return git('diff', '--quiet', commit).returncode or git('ls-files', '--others', '--exclude-standard').stdout
+
+
 def test(python, args):
     "As many tests at a time as there are cores, each on one thread."
+    if args.changed and not differs(args.changed): return say(f'nothing has changed since {args.changed}')
     cores = min(4, len(os.sched_getaffinity(0)))
     chosen = [*(['--slow'] if args.slow else []), *([f'--changed={args.changed}'] if args.changed else [])]
     command = [python, '-m', 'pytest', f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder', *chosen, *args.rest]

@@ -77,19 +77,18 @@ class Reach:
         self.data = {n.lower() for f in others for n in (f.name, f.stem, f.parent.name)} - {'', 'nbs', 'tests', 'docs', 'workflows', '.ci'}
         sorts = {m.split('.')[1] for m in self.own}  # of techniques alone, or frameworks: an item that names others of the sort is not touched
         self.siblings = {n for m in graph() if m.split('.')[1] in sorts for n in by_name(m)} if sorts <= {'frameworks', 'techniques'} and not self.data else set()
-    def code(self, tree, text:str) -> bool:
-        return bool(imports(tree) & self.modules) or mentions(text, self.names | self.data)
     def notebook(self, path:str) -> bool:
-        return path in self.files or self.code(tree_of(text := code(path)), text)
+        return path in self.files or bool(imports(tree_of(text := code(path))) & self.modules) or mentions(text, self.names | self.data)
     def test(self, path:str, function:str, id:str) -> bool:
         if path in self.files or Path(path).name == ALWAYS: return True
         if any(mentions(id, {n}) for n in self.siblings): return mentions(id, self.names)
-        return self.code(*part(path, function))
+        tree, functions, text = part(path, function)
+        return bool(imports(tree) & self.modules) or mentions(functions, self.names) or mentions(text, self.data)
 
 
 @lru_cache
-def part(path:str, function:str) -> tuple[ast.Module, str]:
-    "A test function with all of its file that it uses: imports, helpers, fixtures, constants."
+def part(path:str, function:str) -> tuple[ast.Module, str, str]:
+    "A test function with all of its file that it uses: imports, helpers, fixtures, constants; the text of the functions, and of all."
     tree, source = tree_of(code(path)), code(path)
     defined = {}
     for n in tree.body:
@@ -102,7 +101,8 @@ def part(path:str, function:str) -> tuple[ast.Module, str]:
         used.append(n)
         words = {w.id for w in ast.walk(n) if isinstance(w, ast.Name)} | {a.arg for a in ast.walk(n) if isinstance(a, ast.arg)}
         todo += [defined[w] for w in words if w in defined]
-    return ast.Module(used, []), '\n'.join(ast.get_source_segment(source, n) for n in used)
+    text = lambda nodes: '\n'.join(ast.get_source_segment(source, n) for n in nodes)
+    return ast.Module(used, []), text(n for n in used if isinstance(n, (ast.FunctionDef, ast.ClassDef))), text(used)
 
 
 def touched(items, rev:str) -> list:

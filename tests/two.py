@@ -88,8 +88,7 @@ def train(name, seen=None, accumulate=1, epochs=1):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     seen = Seen()
-    found = {name: train(name) for name in CASES}
-    train('simsiam', seen, accumulate=2)
-    drawn = Drawn()
-    state = train('mocov2, accel', drawn, epochs=17)[1]
+    found = {name: train(name) for name in sys.argv[2:] or CASES}
+    drawn, state = Drawn(), None
+    if not sys.argv[2:]: train('simsiam', seen, accumulate=2); state = train('mocov2, accel', drawn, epochs=17)[1]
     torch.save((found, seen.log, drawn.log, state), f'{sys.argv[1]}/{ranks()[0]}.pt')
