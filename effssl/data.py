@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'PHOTOS', 'SIDE', 'REGION', 'PATCH', 'TEST_REGIONS', 'SUFFIXES', 'TORCHVISION', 'EMBEDDED', 'FOLDERS',
-           'SIZES', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits', 'Tree',
-           'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load', 'unlabelled',
-           'from_torchvision', 'TakeImage']
+           'SIZES', 'send', 'Images', 'Pick', 'take', 'square', 'in_memory', 'photo', 'patches', 'photos', 'digits',
+           'Tree', 'tree_split', 'from_tree', 'ReadAt', 'datasets', 'data_home', 'locate', 'missing', 'load',
+           'unlabelled', 'from_torchvision', 'TakeImage']
 
 # %% ../nbs/00_data.ipynb #1b616eac
 import copy, io, os, zipfile
@@ -22,6 +22,11 @@ from torch.utils.data import Dataset
 from .lookup import need, unknown
 
 # %% ../nbs/00_data.ipynb #801f3611
+def send(x:Tensor, device) -> Tensor:
+    "To a device without waiting for it: from pinned memory a GPU fetches for itself, after what it was told before."
+    if torch.device(device).type == 'cuda' and x.device.type == 'cpu' and torch.cuda.is_available(): x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
 class Images(Dataset):
     "Images of one split; a batch is (uint8 images (B,3,S,S), labels (B,), index (B,), aspect ratio (B,))."
     def __init__(self,
@@ -36,7 +41,7 @@ class Images(Dataset):
     def __getitem__(self, i): return tuple(o[0] for o in self.__getitems__([i]))
     def __getitems__(self, idx):
         idx = torch.as_tensor(idx)
-        if self.in_memory: return self.images[idx.to(self.images.device)], self.labels[idx], idx, self.aspects[idx]
+        if self.in_memory: return self.images[send(idx, self.images.device)], self.labels[idx], idx, self.aspects[idx]
         pixels, aspects = zip(*(square(self.images(i), self.size) for i in idx.tolist()))
         return torch.stack(pixels), self.labels[idx], idx, torch.tensor(aspects)
     def __repr__(self):

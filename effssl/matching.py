@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import PHOTOS, photo
+from .data import PHOTOS, photo, send
 from .lookup import need, unknown
 from .objectives import full_precision
 from .views import Aug, View, make_views, map_points
@@ -39,7 +39,7 @@ def counterpart(points:Tensor, # (n,2) pixels (x,y) of view a
                 a:Tensor, b:Tensor, # (B,3,3) matrices of the two views
                ) -> Tensor: # (B,n,2)
     "Where pixels of one view lie in the other, outside of it too."
-    return map_points(map_points(points.to(a).expand(len(a), -1, -1), a.inverse()), b)
+    return map_points(map_points(points.to(a).expand(len(a), -1, -1), torch.linalg.inv_ex(a).inverse), b)  # `a.inverse()` makes the host wait
 
 def region_start(centre:Tensor, # (B,n,2)
                  region:int, side:int, # of the region and of the view, px
@@ -105,7 +105,7 @@ def diamond(blocks, region, start:Tensor): # (B,n,2) first offset -> ssd (B,n), 
     best = torch.empty(len(blocks), device=blocks.device)
     def evaluate(who, pattern):
         "The best point of a pattern around the centres of these blocks; whether it is the centre."
-        p = at[who, None] + pattern.to(at.device); ok = ((p >= 0) & (p < K)).all(-1); q = p.clamp(0, K - 1)
+        p = at[who, None] + send(pattern, at.device); ok = ((p >= 0) & (p < K)).all(-1); q = p.clamp(0, K - 1)
         ssd = (crops(region[who], q, b) - blocks[who, None]).square().sum((2, 3, 4)).masked_fill(~ok, math.inf)
         seen[who] |= torch.zeros_like(seen[who], dtype=torch.uint8).scatter_reduce(1, q[..., 1]*K + q[..., 0], ok.byte(), 'amax') > 0
         best[who], i = ssd.min(1)
@@ -145,7 +145,7 @@ def match_blocks(a:Tensor, b:Tensor, # (B,C,S,S) pixels of the two views in [0,1
     side, block = a.shape[-1], block or auto_block(a.shape[-1], overlap)
     search = search or ('exhaustive' if block <= 16 or block % 4 or isinstance(region, str) else 'pyramid')
     R = check_matching(a, b, block, search, region)
-    places = block_places(side, block, overlap).to(a.device)
+    places = send(block_places(side, block, overlap), a.device)
     centre = counterpart(places + (block - 1)/2, matrix_a.float(), matrix_b.float())
     start = region_start(centre, R, side)
     mine = crops(a, places.expand(len(a), -1, -1), block)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from .lockstep import Branch, Technique, Walk, lockstep, total_loss
@@ -139,7 +140,7 @@ def steady(module:nn.Module) -> nn.Module:
 @torch.no_grad()
 def ema(target:nn.Module, online:nn.Module, m:float):
     "target ← m·target + (1 − m)·online, parameters only; target's buffers are its own."
-    for p, q in zip(target.parameters(), online.parameters()): p.lerp_(q, 1 - m)
+    get_ema_multi_avg_fn(m)([*target.parameters()], [*online.parameters()], None)  # a loop of launches would cost a GPU more than the work
 
 def cosine_momentum(start:float, progress:float) -> float:
     "From `start` to 1 along a cosine (BYOL §3.3, DINO §3.1)."

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from .data import send
 from .lockstep import Branch, Technique, Walk, lockstep, steps
 
 # %% ../nbs/15_tiles.ipynb #9eeaf717
@@ -61,9 +62,9 @@ class Table:
         (h, w), device = size, layout.keep.device
         far = max(max(-int(a.min()//n), int(a.max()//n)) for a, n in ((y, h), (x, w)))  # most distant neighbour; 1 as a rule
         number = F.pad(layout.number, [far]*4, value=-2)  # −1 removed, −2 outside the image
-        block = lambda place, a, n: place[:, None] + (a.flatten()//n + far).to(device)
+        block = lambda place, a, n: place[:, None] + send(a.flatten()//n + far, device)
         tile = number[layout.image[:, None, None], block(layout.row, y, h)[:, :, None], block(layout.column, x, w)[:, None, :]]
-        index = tile*(h*w) + ((y % h).flatten()[:, None]*w + (x % w).flatten()).to(device, torch.int32)
+        index = tile*(h*w) + send(((y % h).flatten()[:, None]*w + (x % w).flatten()).int(), device)
         if columns: tile, index = (a.view(-1, *y.shape, *x.shape).transpose(2, 3) for a in (tile, index))
         self.shape, self.index = tile.shape, index.clamp(min=0).flatten()
         self.absent, self.outside = (m.flatten().nonzero()[:, 0] for m in (tile < 0, tile == -2))

@@ -245,7 +245,7 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int, # of all proce
         trainer = L.Trainer(max_epochs=epochs, accelerator=dev.type, **spread(dev, module.framework), precision=PRECISIONS[precision],
             accumulate_grad_batches=accumulate, gradient_clip_val=clip, callbacks=[*callbacks, *bar, *keep], plugins=[AtomicIO()],
             logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=bool(folder),
-            use_distributed_sampler=False, benchmark=dev.type == 'cuda')
+            use_distributed_sampler=False, benchmark=dev.type == 'cuda' and not torch.are_deterministic_algorithms_enabled())
         last = Path(folder)/'last.ckpt' if folder else None
         trainer.fit(module, batches, ckpt_path=str(last) if last and last.exists() else None)
     return module

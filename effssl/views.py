@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'AUGS', 'MEAN', 'STD', 'mix', 'uniforms', 'Aug', 'View', 'crop_boxes', 'view_matrix', 'map_points', 'warp',
-           'recolour', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'vicreg', 'local_side', 'swav',
-           'dino', 'augmentations', 'normalize', 'plain_view']
+           'recolour', 'draw_views', 'draw_view', 'make_views', 'simclr', 'mocov1', 'mocov2', 'byol', 'vicreg',
+           'local_side', 'swav', 'dino', 'augmentations', 'normalize', 'plain_view']
 
 # %% ../nbs/01_views.ipynb #b5b54b16
 from dataclasses import dataclass, replace
 
 import numpy as np, torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .data import send
 from .lookup import unknown
 
 # %% ../nbs/01_views.ipynb #94ca94b9
@@ -104,8 +106,11 @@ def warp(x:Tensor, # (B,3,H,H)
          matrix:Tensor, # (B,3,3) source -> view
          size:int) -> Tensor: # (B,3,size,size)
     "The view of an image under its matrix, bilinear; beyond the border the border's colour."
-    import kornia
-    return kornia.geometry.transform.warp_affine(x, matrix[:, :2].to(x.device), (size, size), padding_mode='border', align_corners=True)
+    unit = lambda side: torch.tensor([[2/(side - 1), 0, -1], [0, 2/(side - 1), -1], [0, 0, 1]], dtype=torch.float64)  # pixels -> [-1,1]
+    m = unit(x.shape[-1]) @ (unit(size) @ matrix.cpu().double()).inverse()  # view -> source
+    m, line = send(m.float(), x.device)[:, None, None, :2], torch.linspace(-1, 1, size, device=x.device)
+    grid = m[..., 0]*line[:, None] + m[..., 1]*line[:, None, None] + m[..., 2]  # (B,size,size,2)
+    return F.grid_sample(x, grid, padding_mode='border', align_corners=True)
 
 # %% ../nbs/01_views.ipynb #d7d49d03
 def recolour(x:Tensor, # (B,3,S,S) in [0,1]
@@ -115,10 +120,11 @@ def recolour(x:Tensor, # (B,3,S,S) in [0,1]
     import kornia
     E, size = kornia.enhance, x.shape[-1]
     b, c, s, h = (aug.jitter[i]*(2*u[:, i + 1] - 1) for i in range(4))
+    strength = torch.stack([1 + b, 1 + c, 1 + s, h*2*torch.pi])
     sigma = (aug.sigma[0] + u[:, 7]*(aug.sigma[1] - aug.sigma[0]))*size/224
     kernel = max(3, int(.1*size)//2*2 + 1)
     def jitter(x, i):
-        b1, c1, s1, h1 = (o[i].to(x.device) for o in (1 + b, 1 + c, 1 + s, h*2*torch.pi))
+        b1, c1, s1, h1 = send(strength[:, i], x.device)
         x = E.adjust_contrast_with_mean_subtraction(E.adjust_brightness_accumulative(x, b1), c1)
         return E.adjust_hue(E.adjust_saturation_with_gray_subtraction(x, s1), h1)
     def blur(x, i): return kornia.filters.gaussian_blur2d(x, kernel, sigma[i, None].expand(-1, 2))  # checked where it is, on the CPU
@@ -128,25 +134,31 @@ def recolour(x:Tensor, # (B,3,S,S) in [0,1]
                       (aug.solarize, u[:, 8], lambda x, i: torch.where(x < .5, x, 1 - x))]:
         i = (ui < p).nonzero()[:, 0]
         if len(i) == len(x): x = op(x, i)
-        elif len(i): x = x.index_copy(0, i.to(x.device), op(x[i.to(x.device)], i))
+        elif len(i): at = send(i, x.device); x = x.index_copy(0, at, op(x[at], i))
     return x
 
 # %% ../nbs/01_views.ipynb #1136824f
-def draw_view(images:Tensor, # (B,3,H,H) uint8, or float in [0,1]
-              index:Tensor, # (B,) sample numbers
-              aug:Aug,
-              *key:int, # seed, epoch, number of the view
-              aspect:Tensor|None=None, # (B,) width / height of the originals
-             ) -> View:
-    "One view of every image, on the device of the images."
+def draw_views(images:Tensor, # (B,3,H,H) uint8, or float in [0,1]
+               index:Tensor, # (B,) sample numbers
+               aug:Aug,
+               keys, # of each view: (seed, epoch, number of the view)
+               aspect:Tensor|None=None, # (B,) width / height of the originals
+              ) -> list[View]:
+    "Views of one kind, for every key one of every image, on the device of the images."
     n = 2*TRIES + 2
-    u = uniforms(index, n + 10, *key)
-    aspect = torch.ones(len(u)) if aspect is None else aspect.cpu()
-    matrix = view_matrix(crop_boxes(u[:, :n], aug, aspect), u[:, n] < aug.flip, images.shape[-1], aug.size)
+    draws = [uniforms(index, n + 10, *k) for k in keys]
+    aspect = torch.ones(len(index)) if aspect is None else aspect.cpu()
+    matrices = [view_matrix(crop_boxes(u[:, :n], aug, aspect), u[:, n] < aug.flip, images.shape[-1], aug.size) for u in draws]
     x = images.float()/255 if images.dtype == torch.uint8 else images
-    x = warp(x, matrix, aug.size)
-    return View(recolour(x, u[:, n + 1:], aug).clamp(0, 1), matrix.to(x.device))
+    x = torch.cat([warp(x, m, aug.size) for m in matrices])
+    x = recolour(x, torch.cat(draws)[:, n + 1:], aug).clamp(0, 1)
+    return [View(*o) for o in zip(x.split(len(index)), send(torch.cat(matrices), x.device).split(len(index)))]
 
+def draw_view(images, index, aug, *key, aspect=None) -> View:
+    "One view of every image."
+    return draw_views(images, index, aug, [key], aspect)[0]
+
+# %% ../nbs/01_views.ipynb #1136824e
 @torch.no_grad()
 def make_views(images:Tensor, # (B,3,H,H) uint8
                index:Tensor, # (B,) sample numbers
@@ -156,7 +168,10 @@ def make_views(images:Tensor, # (B,3,H,H) uint8
               ) -> list[View]:
     "All views of a batch, a function of (seed, epoch, sample, view) alone."
     if len(images) != len(index): raise ValueError(f'{len(images)} images but {len(index)} sample numbers: give one number for each image')
-    return [draw_view(images, index, a, seed, epoch, v, aspect=aspect) for v, a in enumerate(augs)]
+    kinds, drawn = {}, {}
+    for v, a in enumerate(augs): kinds.setdefault(a if images.is_cuda else v, []).append(v)  # on a CPU pixels are what takes time
+    for alike in kinds.values(): drawn |= zip(alike, draw_views(images, index, augs[alike[0]], [(seed, epoch, v) for v in alike], aspect))
+    return [drawn[v] for v in range(len(augs))]
 
 # %% ../nbs/01_views.ipynb #3fc60bf5
 def simclr(size:int) -> list[Aug]:
@@ -212,7 +227,7 @@ MEAN, STD = (.485, .456, .406), (.229, .224, .225)
 def normalize(x:Tensor, # (B,3,H,W) in [0,1]
              ) -> Tensor:
     "Pixels as encoders expect them: minus ImageNet's mean, over its standard deviation."
-    mean, std = (torch.tensor(o, device=x.device).view(3, 1, 1) for o in (MEAN, STD))
+    mean, std = send(torch.tensor([MEAN, STD]), x.device)[..., None, None]
     return (x - mean)/std
 
 @torch.no_grad()
@@ -225,5 +240,5 @@ def plain_view(images:Tensor, # (B,3,H,H) uint8
     share = 1. if size <= 96 else 224/256
     w, h = share*aspect.reciprocal().clamp(max=1), share*aspect.clamp(max=1)  # a centred square of the original
     matrix = view_matrix(torch.stack([(1 - w)/2, (1 - h)/2, w, h], 1), torch.zeros(len(images), dtype=torch.bool), images.shape[-1], size)
-    if size == images.shape[-1] and share == 1. and (aspect == 1).all(): return View(images.float()/255, matrix.to(images.device))
-    return View(warp(images.float()/255, matrix, size).clamp(0, 1), matrix.to(images.device))
+    if size == images.shape[-1] and share == 1. and (aspect == 1).all(): return View(images.float()/255, send(matrix, images.device))
+    return View(warp(images.float()/255, matrix, size).clamp(0, 1), send(matrix, images.device))

@@ -1,10 +1,10 @@
 "On a GPU that is not there: every combination walks on CUDA tensors without data, and nobody waits for them unseen. And on a real one, where there is one."
-import copy
-from contextlib import nullcontext
+import copy, os
+from contextlib import contextmanager, nullcontext
 
 import pytest, torch
 
-from effssl.data import load, take
+from effssl.data import load, send, take
 from effssl.encoders import encoder
 from effssl.evaluate import features, knn
 from effssl.recipes import find, names, recipe
@@ -58,15 +58,15 @@ def made(framework, technique=None, args={}, family=CNN, local=0):
 
 def views(augs, device='cuda'):
     images = torch.randint(0, 256, (B, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return make_views(images.to(device), torch.arange(B), augs, 0, 3)
+    return make_views(send(images, device), torch.arange(B), augs, 0, 3)
 
 
-def walked(fw, shown, precision=nullcontext):
-    "The loss of a step on the GPU that is not there; the framework goes through what follows a step, too."
+def walked(fw, shown, precision=nullcontext, backward=lambda loss: None):
+    "The loss of a step; the framework goes through what follows a step, too. On the GPU that is not there nothing goes backward."
     with precision():
         loss = fw(walk := fw.walk(shown, epochs=10, epoch=3, progress=.3, step=5))
     module = Pretrain(fw, [])
-    module.watch(loss, walk); fw.before_step(3); fw.after_step(.3)
+    module.watch(loss, walk); backward(loss); fw.before_step(3); fw.after_step(.3)
     return loss
 
 
@@ -156,34 +156,64 @@ def test_the_watch_sees():
         assert torch.rand((), generator=torch.Generator().manual_seed(0)).item() > 0  # the CPU is real
 
 
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for deterministic()
 real = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 LEARN = [dict(framework=f, **(VIT if f in ('dino', 'dinov2', 'mocov3') else CNN)) for f in sorted(names('framework'))]
 LEARN += [dict(framework='dino' if family is VIT else 'simclr', technique=t, technique_args=a, **family) for t, a in [*TECHNIQUES.items(), *WAYS] if t
           for family in [VIT if t in ('simprune', 'dynamicsimprune', 'evit', 'tome', 'lastblock') else CNN]]
 
 
+def called(v): return f"{v['framework']}-{v.get('technique', 'dense')}-{v.get('technique_args', '')}"
+def waits(v): return v['framework'] == 'dinov2' or v.get('technique') == 'dynamicsimprune' or v.get('technique') == 'simwnw' and bool(v['technique_args'])
+
+
 @pytest.mark.cuda
 @real
-@pytest.mark.parametrize('values', LEARN, ids=lambda v: f"{v['framework']}-{v.get('technique', 'dense')}-{v.get('technique_args', '')}")
+@pytest.mark.parametrize('values', LEARN, ids=called)
 def test_trains_on_a_gpu(values, tmp_path):
-    r = recipe(dict(dataset='digits', image_size=32, framework_args=SMALL.get(values['framework'], {}), epochs=1, batch_size=64, precision='bf16', subset=256,
-                    test_subset=100), **values)  # and its linear probe, whose backward pass needs a real device
+    small = SMALL.get(values['framework'], {}) | ({'queue': 64} if 'queue' in SMALL.get(values['framework'], {}) else {})
+    r = recipe(dict(dataset='digits', image_size=32, framework_args=small, epochs=1, batch_size=64, precision='bf16', subset=256, test_subset=100),
+               **values)  # and its linear probe, whose backward pass needs a real device
     record = run(r, tmp_path, 'cuda', None)
     assert record['status'] == 'complete' and 'CPU' not in record['environment']['device'] and record['cost']['memory_is'] == 'allocator peak'
 
 
 @pytest.mark.cuda
 @real
-def test_resumes_on_a_gpu(tmp_path):
+@pytest.mark.parametrize('values', [v for v in LEARN if not waits(v)], ids=called)
+def test_a_real_step_never_waits(values):
+    "What CUDA itself calls a wait; libraries may when they are called for the first time."
+    fw, augs = made(values['framework'], values.get('technique'), values.get('technique_args', {}), {k: values[k] for k in VIT if k in values})
+    fw.cuda().train()
+    for mode in ('default', 'error'):
+        torch.cuda.set_sync_debug_mode(mode)
+        try: walked(fw, views(augs), backward=torch.Tensor.backward)
+        finally: torch.cuda.set_sync_debug_mode('default')
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try: yield
+    finally: torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.cuda
+@real
+@pytest.mark.parametrize('framework, family', [('simsiam', CNN), ('dino', VIT)], ids=['simsiam', 'dino'])
+def test_resumes_on_a_gpu(framework, family, tmp_path):
+    "To the bit, where PyTorch is asked for operations that repeat."
     from test_faults import StopAfterOne
     def module():
         torch.manual_seed(0)
-        return Pretrain(find('framework', 'simsiam')(encoder(CNN['encoder'], 32, **CNN['encoder_args']), width=32), augmentations('mocov2', 32), 'sgd', .1, seed=1)
+        return Pretrain(*made(framework, family=family), 'sgd', .1, seed=1)
     data, kw = take(load('digits', 'train', 32), 96, 0), dict(epochs=3, batch_size=32, device='cuda')
-    a = fit(module(), copy.copy(data), folder=tmp_path/'a', **kw)
-    with pytest.raises(KeyError, match='stop'): fit(module(), copy.copy(data), folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
-    b = fit(module(), copy.copy(data), folder=tmp_path/'b', **kw)
-    assert [h['loss'] for h in a.history] == pytest.approx([h['loss'] for h in b.history], rel=1e-3)
+    with deterministic():
+        a = fit(module(), copy.copy(data), folder=tmp_path/'a', **kw)
+        with pytest.raises(KeyError, match='stop'): fit(module(), copy.copy(data), folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
+        b = fit(module(), copy.copy(data), folder=tmp_path/'b', **kw)
+    assert [h['loss'] for h in a.history] == [h['loss'] for h in b.history]
+    for p, q in zip(a.framework.parameters(), b.framework.parameters(), strict=True): assert torch.equal(p, q)
 
 
 @pytest.mark.cuda

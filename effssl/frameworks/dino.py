@@ -88,5 +88,6 @@ class DINO(Framework):
     def branches(self, views): return momentum_pairs(self.encoder, self.target, views)
     def before_step(self, epoch):
         super().before_step(epoch)
-        for p in self.parameters():
-            if p.grad is not None: p.grad.mul_((self.clip_each/(p.grad.norm() + 1e-6)).clamp(max=1))
+        if not (grads := [p.grad for p in self.parameters() if p.grad is not None]): return
+        factors = (self.clip_each/(torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
+        for g, f in zip(grads, factors.unbind()): g.mul_(f)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data import send
 from ..lockstep import Branch, Technique, Walk, steps
 from ..lookup import unknown
 from ..objectives import (Framework, Objective, PrototypeHead, average, cosine_momentum, ema, full_precision, gather, momentum_pairs,
@@ -72,7 +73,7 @@ class Masking(Technique):
         grid = x.shape[1:3] if x.ndim == 4 else masked[0].encoder.patch_embed.grid_size
         masks = draw_masks(sum(len(b.x) for b in masked), grid, walk.generator('mask', walk.rank), self.share, self.ratios)
         for b, mask in zip(masked, masks.split([len(b.x) for b in masked])):
-            mask = b.meta.setdefault('mask', mask.to(x.device))
+            mask = b.meta.setdefault('mask', send(mask, x.device))
             b.x = torch.where(mask.view(*b.x.shape[:-1], 1), self.token.to(b.x.dtype), b.x)
 
 # %% ../../nbs/frameworks/16_dinov2.ipynb #10b6ef54

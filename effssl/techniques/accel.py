@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cost import step_table
+from ..data import send
 from ..lockstep import Branch, Technique, Walk, key_seed, steps
 from ..lookup import unknown
 from ..objectives import Framework, pooled, world
@@ -124,7 +125,7 @@ def before(self:Accel, walk:Walk):
     if not self.on: return
     self.depth = self.draw(walk)
     self.learns = self.learning(walk)
-    walk.notes['depth'] = torch.tensor(float(self.depth), device=walk.branches[0].x.device)
+    walk.notes['depth'] = torch.full((), float(self.depth), device=walk.branches[0].x.device)
     if self.scheme == 'skipping': self.rest({*range(min(self.learns), self.depth)} - self.learns)
     if self.forward_mode == 'truncated' and self.depth < self.last: walk.until = self.ends[self.depth]
 
@@ -152,7 +153,7 @@ def places(self:Accel, stage:int, walk:Walk, number:int) -> Tensor: # (B,M,2)
     x = walk.branches[number].x
     u = torch.rand(len(x)*world()[1], self.windows, 2, generator=walk.generator('window', stage, number))[world()[0]::world()[1]]
     room = torch.tensor([n - w + 1 for n, w in zip(x.shape[2:], self.window(x))])
-    return (u*room).long().to(x.device)
+    return send((u*room).long(), x.device)
 
 def partners(walk:Walk) -> list[tuple[int, int, bool]]:
     "Pairs of branches to choose windows for, each branch once, and whether the loss also compares the other way round."
@@ -183,10 +184,10 @@ def judge(self:Accel, stage:int, branches:list[Branch], at:list[Tensor], both:bo
 
 def crop(self:Accel, b:Branch, first:Tensor):
     "Go on with the windows that begin there; `meta['window']` (B,4) says which part of the view that is: y, x, height, width in [0,1]."
-    size, side = self.window(b.x), torch.tensor(b.x.shape[2:], device=b.x.device)
-    whole = b.meta.get('window', torch.tensor([0., 0., 1., 1.], device=b.x.device).expand(len(b.x), 4))
-    share = torch.tensor(size, device=b.x.device)/side
-    b.meta['window'] = torch.cat([whole[:, :2] + first/side*whole[:, 2:], whole[:, 2:]*share], 1)
+    (h, w), (H, W) = size, _ = self.window(b.x), b.x.shape[2:]
+    y, x = first[:, 0]/H, first[:, 1]/W
+    top, left, high, wide = b.meta['window'].T if 'window' in b.meta else (torch.zeros_like(y),)*2 + (torch.ones_like(y),)*2
+    b.meta['window'] = torch.stack([top + y*high, left + x*wide, high*h/H, wide*w/W], 1)
     b.spatial(lambda o: cut(o, first, size))
 
 # %% ../../nbs/techniques/22_accel.ipynb #f690f46a

@@ -180,7 +180,7 @@ def choose(self:DynamicSimPrune, o:Branch, similarity, step, walk) -> Tensor: # 
     prefix = o.encoder.num_prefix_tokens
     o.x = torch.cat([o.x[:, :prefix], patches(o)*(1 + through[..., None]).to(o.x.dtype)], 1)
     if o is walk.branches[0]:  # the views that set the cost
-        before = self.left.setdefault(0, patches(o).new_tensor(float(real.shape[1])))
+        before = self.left.setdefault(0, patches(o).new_full((), float(real.shape[1])))
         last = list(self.left.values())[-1]
         self.left[step.stage] = last*((stay + through).sum(1)/n[:, 0]).mean()
         walk.notes[f'kept.{step.stage}'] = (self.left[step.stage]/before).detach()

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..data import send
 from ..lockstep import Branch, Technique, Walk, steps
 from ..lookup import unknown
 from ..masks import FOOTPRINTS, Boxes, Masked
@@ -198,7 +199,7 @@ def decide(t:SimWNW, walk:Walk, v:int, w:int, views:dict, quota:float|None, of:s
     "Match view v with view w and choose what goes."
     (a, ma), (b, mb) = views[v], views[w]
     m, lots = match_blocks(a, b, ma, mb, t.block, t.overlap, t.search, t.region, t.mirror), None
-    if t.keep == 'random': lots = torch.rand(m.psnr.shape, generator=walk.generator('simwnw', walk.rank, v)).to(a.device)
+    if t.keep == 'random': lots = send(torch.rand(m.psnr.shape, generator=walk.generator('simwnw', walk.rank, v)), a.device)
     return m, choose(m.psnr, quota, of, t.threshold if quota is None else None, t.keep, lots)
 
 def blocks_of(t:SimWNW, side:int): # block, grid (n,2), how many go (None: a threshold decides), (quota, its unit)
@@ -215,7 +216,7 @@ def remove(t:SimWNW, walk:Walk):
     views, pairs = views_in(walk), pairs_of_views(walk)
     side = views[pairs[0][0]][0].shape[-1]
     block, grid, k, (quota, of) = blocks_of(t, side)
-    grid = grid.to(walk.branches[0].x.device)
+    grid = send(grid, walk.branches[0].x.device)
     t.way.block, t.way.pairs = block, []
     if k == 0: return
     out, all_psnr, all_gone = {}, [], []
