@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     for v in (lister, coster, trainer, sweeper): v.add_argument('--json', action='store_true', help='print JSON')
     for v in (coster, trainer):
         v.add_argument('--recipe', metavar='FILE', help='YAML or JSON of parameters; options override it')
-        v.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='an argument of the technique')
+        v.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                       help='an argument of the technique; of one of several, TECHNIQUE.NAME=VALUE')
         for f in fields(Recipe):
             v.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, metavar=getattr(f.type, '__name__', str(f.type)),
                            help=comments.get(f.name))
@@ -56,13 +57,19 @@ def parser() -> argparse.ArgumentParser:
     sweeper.add_argument('--dry-run', action='store_true', help='check names, types and data, estimate FLOPs and time, run nothing')
     return p
 
+# %% ../nbs/11_cli.ipynb #55694f05
 def recipe_from(args) -> Recipe:
     "The recipe of parsed options."
     types = {f.name: f.type for f in fields(Recipe)}
     values = asdict(read_recipe(args.recipe)) if args.recipe else {}
     values |= {k: option_value(v, types[k]) for k, v in vars(args).items() if k in types}
     given = recipe(values)
-    return replace(given, technique_args=given.technique_args | dict(setting(s) for s in args.set)) if args.set else given
+    own = dict(given.technique_args)
+    for name, value in map(setting, args.set):
+        of, dot, what = name.rpartition('.')
+        if dot: own[of] = own.get(of, {}) | {what: value}
+        else: own[what] = value
+    return replace(given, technique_args=own)
 
 # %% ../nbs/11_cli.ipynb #3c02e788
 def listing() -> dict:

@@ -95,6 +95,10 @@ class Technique(nn.Module):
     at: tuple = () # patterns of step names, for `here`
     assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
     assume: bool = False # remove that share whatever the data, draw evenly instead of at random: set by `cost`, which has noise and few steps
+    @classmethod
+    def spelled_out(cls, args:dict) -> dict:
+        "Arguments of a recipe, with one that stands for others (a preset) put in words of those: what an experiment's id is made of."
+        return args
     def setup(self, framework:nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def check_views(self, sizes:list[int]): "Raise ValueError for views, of these sides in px, that it cannot work with."

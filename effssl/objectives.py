@@ -62,7 +62,7 @@ class Objective(nn.Module):
 class Framework(nn.Module):
     "Encoder, objective, techniques, and a momentum copy of the encoder if `momentum` is given."
     augs, views, needs_tokens = 'mocov2', 2, False # view recipe of the paper, how many; whether the loss looks at patch tokens
-    recipes = {} # 'cifar' and 'imagenet' -> dict of training settings
+    recipes, objective_class = {}, None # 'cifar' and 'imagenet' -> training settings; whose arguments a recipe may give, too
     def __init__(self, encoder:nn.Module, objective:Objective, techniques=(),
                  momentum:float|None=None): # of the target, at the start
         if momentum is not None and not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} must be in [0, 1), e.g. 0.996')

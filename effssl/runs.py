@@ -24,7 +24,7 @@ from .encoders import check_size, checkpoint_weights, encoder
 from .evaluate import PROTOCOLS, evaluate, mean_macs
 from .lookup import unknown
 from .objectives import Framework
-from .recipes import Recipe, find, run_id
+from .recipes import Recipe, find, named, run_id, techniques_of
 from .train import OPTIMIZERS, PRECISIONS, Pretrain, fit, pick_device, ranks, write_atomic
 from .views import AUGS, View, augmentations, make_views
 
@@ -34,9 +34,9 @@ LEAST = dict(epochs=1, batch_size=2, lr=0, weight_decay=0, weight_decay_end=0, w
 
 def complete(r:Recipe) -> Recipe:
     "The recipe with nothing left open. Raises ValueError or FileNotFoundError for what cannot work."
-    cls = find('framework', r.framework)
-    if r.technique is not None: find('technique', r.technique)
-    elif r.technique_args: raise ValueError(f'technique_args {r.technique_args} without a technique: name one, or leave them out')
+    cls, techniques = find('framework', r.framework), [(named('technique', find('technique', n)), a) for n, a in techniques_of(r)]
+    r = replace(r, framework=named('framework', cls), technique=' + '.join(n for n, _ in techniques) or None,
+                technique_args=techniques[0][1] if len(techniques) == 1 else {n: a for n, a in techniques if a})
     locate(r.dataset)
     kind, colon, path = r.dataset.partition(':')
     if colon: r = replace(r, dataset=f'{kind}:{os.path.normpath(path)}')
@@ -73,9 +73,9 @@ def build(r:Recipe) -> tuple[Framework, list]:
     return assemble(r, net), views_of(r)
 
 def assemble(r:Recipe, net) -> Framework:
-    "A framework and its technique around an encoder. Raises ValueError for arguments they do not take."
+    "A framework and its techniques around an encoder. Raises ValueError for arguments they do not take."
     for a in views_of(r): check_size(r.encoder, net, a.size)
-    techniques = [make('technique', r.technique, r.technique_args)] if r.technique else []
+    techniques = [make('technique', *t) for t in techniques_of(r)]
     return make('framework', r.framework, r.framework_args, net, techniques)
 
 def make(kind:str, name:str, args:dict, *positional):

@@ -137,13 +137,14 @@ def show_plan(table:pd.DataFrame) -> str:
 NOTEBOOK = Path(effssl.__file__).parent.parent/'nbs'/'experiments'/'50_pretrain.ipynb'
 
 def run_notebook(r:Recipe, # complete
-                 out='runs', device:str='auto', log=None) -> Path: # log: a file for what the cells print
+                 out='runs', device:str='auto', log=None, # a file for what the cells print
+                 name:str|None=None) -> Path: # the recipe's id, for who knows it
     "Execute the pretraining notebook for a recipe; its path. Raises what papermill raises, the notebook kept as `.failed`."
     papermill = need('papermill')
     if not NOTEBOOK.exists(): raise FileNotFoundError(f'no notebook at {str(NOTEBOOK)!r}: install effssl from a checkout, pip install -e .')
     values, has = {**asdict(r), 'out': str(out), 'device': device, 'progress': 'plain', 'processes': 1}, set(papermill.inspect_notebook(NOTEBOOK))
     if has != set(values): raise ValueError(f'parameters of {NOTEBOOK.name} are not those of a recipe: {", ".join(sorted(has ^ set(values)))}')
-    folder = Path(out)/run_id(r); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(out)/(name or run_id(r)); folder.mkdir(parents=True, exist_ok=True)
     part, done, failed = (folder/f'pretrain{s}.ipynb' for s in ('.part', '', '.failed'))
     try:
         papermill.execute_notebook(NOTEBOOK, part, values, kernel_name='python3', progress_bar=False, extra_arguments=['--log-level=40'],
@@ -155,12 +156,12 @@ def run_notebook(r:Recipe, # complete
     return done
 
 # %% ../nbs/10_sweep.ipynb #903bb977
-def attempt(r:Recipe, out, device:str, threads:int|None) -> dict:
+def attempt(r:Recipe, name:str, out, device:str, threads:int|None) -> dict:
     "Run a notebook in this worker; how it ended, as a row."
     os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # else every kernel compiles what it imports
     if threads: os.environ['OMP_NUM_THREADS'] = str(threads)
     start = time.time()
-    try: run_notebook(r, out, device); end = dict(state='complete')
+    try: run_notebook(r, out, device, name=name); end = dict(state='complete')
     except KeyboardInterrupt: end = dict(state='interrupted')
     except Exception as e:
         kind, text = getattr(e, 'ename', type(e).__name__), getattr(e, 'evalue', str(e))
@@ -207,7 +208,7 @@ def sweep(recipes, # an iterable of `Recipe`
     queue = deque(i for i in runs if not finished(Path(out)/i))
     threads = None if executor else max(1, (os.cpu_count() or 1)//workers)
     hold, width = (lambda n: nullcontext(executor), len(runs)) if executor else (pool, workers)
-    submit = lambda ex, i: ex.submit(attempt, runs[i], out, device, threads)
+    submit = lambda ex, i: ex.submit(attempt, runs[i], i, out, device, threads)
     with need('tqdm.auto').tqdm(total=len(runs), initial=len(runs) - len(queue), unit='run', disable=not bar) as shown:
         def told(i, row):
             rows[i] = dict(id=i, tries=rows[i].get('tries', 0) + 1) | row

@@ -33,13 +33,13 @@ VIT = dict(encoder='vit_tiny_patch16_224', encoder_args=dict(patch_size=8, embed
 CNN = dict(encoder='timm:resnet18', encoder_args=dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64]))
 FAMILIES = {'ViT': VIT, 'timm ResNet': CNN, 'torchvision ResNet': dict(encoder='resnet18'), "a user's own": dict(encoder='toys.Plain')}
 BLOCKS = {'blocks': [2, 3]}
-TECHNIQUES = {None: {}, 'simprune': BLOCKS, 'dynamicsimprune': BLOCKS | {'compute': .8}, 'evit': BLOCKS, 'tome': BLOCKS, 'lastblock': {}, 'resize': {}, 'simwnw': {},
-              'accel': {}, 'dualgating': {}}
-TOKENS = {'simprune', 'dynamicsimprune', 'evit', 'tome', 'lastblock', 'simwnw'}
+TECHNIQUES = {None: {}, 'simprune': BLOCKS, 'dynamicsimprune': BLOCKS | {'compute': .8}, 'evit': BLOCKS, 'tome': BLOCKS, 'last_block': {}, 'resize': {}, 'simwnw': {},
+              'accel': {}, 'dual_gating': {}}
+TOKENS = {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw'}
 NEED_TOKENS = {'dinov2'}  # a framework that refuses encoders, and techniques, without all patch tokens
 WAYS = [('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')), ('simwnw', dict(preset='paper')),
         ('simwnw', dict(quota=.25, how='reuse')), ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
-        ('dualgating', dict(constraint='lagrange', both=True)), ('dualgating', dict(two_encoders=True))]
+        ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True))]
 SMALL = {'mocov1': dict(queue=16), 'mocov2': dict(queue=16), 'swav': dict(prototypes=16, queue=16, queue_start=0), 'dino': dict(prototypes=16, hidden=32),
          'dinov2': dict(prototypes=16, hidden=32)}
 B = 4
@@ -104,7 +104,7 @@ def test_every_framework_walks(framework, family, shown):
 @pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t])
 def test_every_technique_walks(technique, shown):
     found = {f for f, framework in (('ViT', 'dino'), ('timm ResNet', 'simclr')) if walks(framework, technique, TECHNIQUES[technique], FAMILIES[f], shown)}
-    assert found == {'simwnw': {'ViT', 'timm ResNet'}}.get(technique, {'timm ResNet' if technique in ('resize', 'accel', 'dualgating') else 'ViT'})
+    assert found == {'simwnw': {'ViT', 'timm ResNet'}}.get(technique, {'timm ResNet' if technique in ('resize', 'accel', 'dual_gating') else 'ViT'})
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_every_combination_walks(framework, family, shown):
     "The whole product, some minutes."
     walked = {t for t, args in TECHNIQUES.items() if t and walks(framework, t, args, FAMILIES[family], shown)}
     if framework not in NEED_TOKENS:
-        assert walked == ({'resize', 'simwnw', 'accel', 'dualgating'} if 'ResNet' in family else TOKENS if family == 'ViT' else {'resize', 'simwnw'})
+        assert walked == ({'resize', 'simwnw', 'accel', 'dual_gating'} if 'ResNet' in family else TOKENS if family == 'ViT' else {'resize', 'simwnw'})
     print(framework, family, *sorted(walked))
 
 
@@ -124,8 +124,8 @@ def test_ways_of_a_technique_walk(framework, technique, args, shown): assert wal
 
 
 def test_techniques_are_all_there():
-    "Those that only help others (`packed`, `usage`, …) are walked with these."
-    assert set(TECHNIQUES) - {None} == set(names('technique')) - {'packed', 'dropped', 'reused', 'usage'}
+    "What a module exports as a technique is one."
+    assert set(TECHNIQUES) - {None} == set(names('technique'))
 
 
 @pytest.mark.parametrize('name', sorted(AUGS))
@@ -160,7 +160,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for deterministic
 real = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 LEARN = [dict(framework=f, **(VIT if f in ('dino', 'dinov2', 'mocov3') else CNN)) for f in sorted(names('framework'))]
 LEARN += [dict(framework='dino' if family is VIT else 'simclr', technique=t, technique_args=a, **family) for t, a in [*TECHNIQUES.items(), *WAYS] if t
-          for family in [VIT if t in ('simprune', 'dynamicsimprune', 'evit', 'tome', 'lastblock') else CNN]]
+          for family in [VIT if t in ('simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block') else CNN]]
 
 
 def called(v): return f"{v['framework']}-{v.get('technique', 'dense')}-{v.get('technique_args', '')}"

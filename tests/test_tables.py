@@ -6,7 +6,7 @@ from dataclasses import asdict
 import IPython.display, pytest
 
 from conftest import ROOT
-from effssl.recipes import recipe, run_id
+from effssl.recipes import Recipe, recipe, run_id
 from effssl.runs import complete
 from effssl.sweep import read_grid
 
@@ -24,6 +24,15 @@ def record(line, error=1.):
     ratio = .76 if r.technique and not paper else 1.
     return dict(id=run_id(r), status='complete', recipe=asdict(r), scores=scores, cost=dict(flops_ratio=ratio, flops_per_image=1e9*ratio),
                 environment=dict(device='an abacus'), history=history)
+
+
+RECORDS = [(p, r) for p in sorted((ROOT/'results').rglob('*.json')) if 'recipe' in (r := json.loads(p.read_text()))]
+
+
+def test_committed_records_have_their_ids():
+    "Every record is found under the id that its recipe has today."
+    assert len(RECORDS) > 50
+    for path, r in RECORDS: assert run_id(Recipe(**r['recipe'])) == r['id'] == path.stem
 
 
 @pytest.fixture

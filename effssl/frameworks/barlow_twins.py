@@ -40,6 +40,7 @@ class BarlowTwinsObjective(Objective):
 class BarlowTwins(Framework):
     "Barlow Twins (Zbontar et al. 2021)."
     augs = 'vicreg'
+    objective_class = BarlowTwinsObjective
     recipes = {
         'cifar':    dict(optimizer='lars_clip', lr=.3, weight_decay=1e-4, batch_size=256, epochs=1000, warmup_epochs=10,
                          framework_args=dict(width=2048, scale=.1)),

@@ -35,6 +35,7 @@ class BYOLObjective(Objective):
 class BYOL(Framework):
     "BYOL (Grill et al. 2020)."
     augs = 'byol'
+    objective_class = BYOLObjective
     recipes = {
         'cifar':    dict(optimizer='lars', lr=1., weight_decay=1e-5, batch_size=256, epochs=1000, warmup_epochs=10,
                          framework_args=dict(momentum=.99)),

@@ -76,6 +76,7 @@ for fn in (forward, before_step, after_step): setattr(DINOObjective, fn.__name__
 class DINO(Framework):
     "DINO (Caron et al. 2021), with local views if the recipe asks for them."
     augs = 'dino'
+    objective_class = DINOObjective
     recipes = {
         'cifar':    dict(optimizer='adamw', lr=5e-4, weight_decay=.04, weight_decay_end=.4, batch_size=256, epochs=800, warmup_epochs=10,
                          framework_args=dict(prototypes=4096)),

@@ -212,6 +212,7 @@ for fn in (before_step, after_step): setattr(DINOv2Objective, fn.__name__, fn)
 class DINOv2(Framework):
     "DINOv2 (Oquab et al. 2023), for ViTs; with local views if the recipe asks for them."
     augs, needs_tokens = 'dino', True
+    objective_class = DINOv2Objective
     recipes = {
         'cifar':    dict(optimizer='adamw', lr=.002, weight_decay=.04, weight_decay_end=.4, batch_size=256, epochs=800, warmup_epochs=10,
                          clip=3., framework_args=dict(prototypes=4096)),

@@ -75,6 +75,7 @@ for fn in (forward, after_step): setattr(MoCoQueueObjective, fn.__name__, fn)
 class MoCoV1(Framework):
     "MoCo (He et al. 2020)."
     augs = 'mocov1'
+    objective_class = MoCoQueueObjective
     recipes = {
         'cifar':    dict(optimizer='sgd', lr=.03, weight_decay=5e-4, batch_size=512, epochs=800, warmup_epochs=0,
                          framework_args=dict(queue=4096, temperature=.1, momentum=.99)),
@@ -91,8 +92,8 @@ class MoCoV2(MoCoV1):
     "MoCo v2 (Chen, Fan, Girshick and He 2020)."
     augs = 'mocov2'
     recipes = {size: r | dict(framework_args=r['framework_args'] | dict(temperature=.2)) for size, r in MoCoV1.recipes.items()}
-    def __init__(self, encoder:nn.Module, techniques=(), **kw):
-        super().__init__(encoder, techniques, **dict(layers=2, temperature=.2) | kw)
+    def __init__(self, encoder:nn.Module, techniques=(), layers:int=2, temperature:float=.2, **kw):
+        super().__init__(encoder, techniques, layers=layers, temperature=temperature, **kw)
 
 # %% ../../nbs/frameworks/13_moco.ipynb #acedcdda
 def contrast(q:Tensor, # (B,D) L2-normalised queries
@@ -152,15 +153,19 @@ def fix_patches(vit:nn.Module): # a timm ViT
 class MoCoV3(Framework):
     "MoCo v3 (Chen, Xie and He 2021); of a ViT, patch projection and positions are frozen."
     augs = 'byol'
+    objective_class = MoCoV3Objective
     recipes = {
         'cifar':    dict(optimizer='adamw', lr=1.5e-4, weight_decay=.1, batch_size=512, epochs=800, warmup_epochs=40,
                          framework_args=dict(temperature=.2)),
         'imagenet': dict(optimizer='adamw', lr=1.5e-4, weight_decay=.1, batch_size=4096, epochs=300, warmup_epochs=40,
                          framework_args=dict(temperature=.2))}
-    def __init__(self, encoder:nn.Module, techniques=(), momentum:float=.99, **kw):
+    def __init__(self, encoder:nn.Module, techniques=(), momentum:float=.99,
+                 layers:int|None=None, predictor_norm:bool|None=None, # None: 3 and a norm for a ViT, 2 and none for a ResNet
+                 **kw):
         from timm.models.vision_transformer import VisionTransformer
         vit = isinstance(encoder, VisionTransformer)
-        heads = MoCoV3Objective(encoder.num_features, momentum=momentum, **dict(layers=3 if vit else 2, predictor_norm=vit) | kw)
+        layers, norm = layers or (3 if vit else 2), vit if predictor_norm is None else predictor_norm
+        heads = MoCoV3Objective(encoder.num_features, momentum=momentum, layers=layers, predictor_norm=norm, **kw)
         if vit: fix_patches(encoder)
         super().__init__(encoder, heads, techniques, momentum)
     def branches(self, views): return momentum_pairs(self.encoder, self.target, views)

@@ -57,6 +57,7 @@ class SimCLRObjective(Objective):
 class SimCLR(Framework):
     "SimCLR (Chen et al. 2020)."
     augs = 'simclr'
+    objective_class = SimCLRObjective
     recipes = {
         'cifar':    dict(optimizer='lars', lr=.5, weight_decay=1e-4, batch_size=512, epochs=1000, warmup_epochs=10,
                          framework_args=dict(temperature=.5)),

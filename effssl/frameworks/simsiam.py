@@ -32,6 +32,7 @@ class SimSiamObjective(Objective):
 class SimSiam(Framework):
     "SimSiam (Chen and He 2021)."
     augs = 'mocov2'
+    objective_class = SimSiamObjective
     recipes = {
         'cifar':    dict(optimizer='sgd', lr=.03, weight_decay=5e-4, batch_size=512, epochs=800, warmup_epochs=0,
                          framework_args=dict(layers=2)),

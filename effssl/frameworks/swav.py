@@ -100,6 +100,7 @@ for fn in (before_step, after_step, check_batch): setattr(SwAVObjective, fn.__na
 class SwAV(Framework):
     "SwAV (Caron et al. 2020), with local views if the recipe asks for them."
     augs = 'swav'
+    objective_class = SwAVObjective
     recipes = {
         'cifar':    dict(optimizer='lars', lr=.6, weight_decay=1e-6, batch_size=256, epochs=1000, warmup_epochs=0,
                          framework_args=dict(prototypes=3000, queue=3840, queue_start=50, freeze_epochs=2)),

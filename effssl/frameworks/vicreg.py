@@ -46,6 +46,7 @@ class VICRegObjective(Objective):
 class VICReg(Framework):
     "VICReg (Bardes et al. 2022)."
     augs = 'vicreg'
+    objective_class = VICRegObjective
     recipes = {
         'cifar':    dict(optimizer='lars_clip', lr=.3, weight_decay=1e-4, batch_size=256, epochs=500, warmup_epochs=10,
                          framework_args=dict(width=2048)),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['straight_through', 'Gate', 'SplitNorm', 'light_half', 'lit', 'gate_steps', 'layers_of', 'Gated', 'key_of',
            'gates_for', 'gated_steps', 'DualGating', 'undecayed', 'before', 'loss', 'networks', 'split', 'plain',
-           'fresh', 'share', 'sparsity', 'bounds', 'after_step', 'check_views', 'Usage', 'channel_use', 'widths',
-           'narrowed', 'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
+           'fresh', 'share', 'sparsity', 'bounds', 'after_step', 'check_views', 'channel_use', 'widths', 'narrowed',
+           'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #1e8c6dd9
 import copy, math
@@ -235,7 +235,7 @@ def check_views(self:DualGating, sizes:list[int]):
 
 for fn in (share, sparsity, bounds, after_step, check_views): setattr(DualGating, fn.__name__, fn)
 
-# %% ../../nbs/techniques/23_dual_gating.ipynb #5ed9d3a7
+# %% ../../nbs/techniques/23_dual_gating.ipynb #5ed9d3a8
 class Usage(Technique):
     "Counts how often each channel is open."
     def __init__(self): super().__init__(); self.open, self.images = {}, 0
@@ -244,6 +244,7 @@ class Usage(Technique):
         if step.name == 'stem': self.images += len(b.x)
         if step.name in b.gates: self.open[step.name] = self.open.get(step.name, 0) + b.gates[step.name].sum(0).cpu()
 
+# %% ../../nbs/techniques/23_dual_gating.ipynb #5ed9d3a7
 def channel_use(net:Gated, images:Images, image_size:int, also=()) -> dict[str, Tensor]: # `also`: observers of the same pass; step name -> (C,)
     "Share of images for which each gated channel is open."
     if not isinstance(net, Gated): raise TypeError(f'{type(net).__name__} has no gates: give the Gated network')
