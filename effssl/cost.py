@@ -133,17 +133,17 @@ class Ledger(Technique):
         self.table = step_table(net, image_size)
         self.shares = {} # (branch number, step, rule for masks) -> share (B,) that masks leave
     def before(self, walk):
-        self.shares, self.inputs = {}, {id(b): None for b in walk.branches}
+        self.shares = {}
         self.gates = [b.gates for b in walk.branches]
     @contextmanager
     def around(self, step, branch):
         windows = live_windows(branch.live, step.module)
         yield
-        self.inputs[id(branch)] = windows
+        branch.facts[self] = windows
     def between(self, step, walk):
         for i, b in enumerate(walk.branches):
             whole = torch.ones(len(b.x), device=b.x.device)
-            for rule in MASK_RULES: self.shares[i, step.name, rule] = whole*live_share(self.inputs[id(b)], b.live, rule)
+            for rule in MASK_RULES: self.shares[i, step.name, rule] = whole*live_share(b.facts.get(self), b.live, rule)
     def macs(self, branch:int=0, rule:str='channels') -> Tensor:
         "Theoretical MACs an image of one branch, averaged over the batch, masks counted by one of `MASK_RULES`."
         macs = gated_macs(self.table, self.gates[branch])

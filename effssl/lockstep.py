@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 # %% ../nbs/02_lockstep.ipynb #60a75bd1
-@dataclass
+@dataclass(eq=False)
 class Branch:
     "One view on its way through one encoder."
     x: Tensor # (B,3,H,W) images -> feature map (B,C,H,W) or tokens (B,N,D) -> embedding (B,D)
@@ -29,11 +29,13 @@ class Branch:
     qk: tuple|None = None # queries and keys (B,heads,N,d) of the last attention
     tokens: Tensor|None = None # (B,N,D) final patch tokens
     kept: Tensor|None = None # (B,n) original positions of the surviving patch tokens
+    sizes: Tensor|None = None # (B,n,1) patches that each stands for, once some were merged
     key_mask: Tensor|None = None # (B,N) False where attention must not look
     live: Tensor|None = None # (B,1 or C,H,W) False where the feature map is removed
     gates: dict = field(default_factory=dict) # step name -> (B,C) gate of its output
     layout: object = None # how x is packed, if a technique packed it
     meta: dict = field(default_factory=dict) # 'pixels' (B,3,H,W) in [0,1], 'matrix' (B,3,3) source -> view, 'views' their numbers
+    facts: dict = field(default_factory=dict) # technique -> what it keeps of this branch to the end of the pass
 
     def spatial(self, fn:Callable[[Tensor], Tensor]):
         "Change the geometry of `x` and of what lies on it together."
@@ -70,6 +72,7 @@ class Walk:
     rank: int = 0 # of this process
     until: str|None = None # name of the last step to run; None: all
     notes: dict = field(default_factory=dict) # name -> 0-d tensor that a technique wants in the record, averaged over an epoch
+    facts: dict = field(default_factory=dict) # technique -> what it keeps to the end of the pass, so that nothing of a pass stays on it
 
     @property
     def views(self) -> list[tuple[Branch, Tensor]]:
@@ -94,6 +97,9 @@ class Technique(nn.Module):
     "Changes nothing, anywhere. Override the hooks that the paper changes."
     at: tuple = () # patterns of step names, for `here`
     assumed_share: float|None = None # share removed that `cost` assumes, where it depends on the data
+    canvas: bool = False # whether it decides what of a view goes into the encoder
+    ragged: bool = False # whether it leaves every image a number of tokens of its own
+    even: bool = False # whether all images must have as many
     assume: bool = False # remove that share whatever the data, draw evenly instead of at random: set by `cost`, which has noise and few steps
     @classmethod
     def spelled_out(cls, args:dict) -> dict:

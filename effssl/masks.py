@@ -10,6 +10,7 @@ __all__ = ['WINDOWS', 'CHUNK', 'FOOTPRINTS', 'kept_moments', 'kept_batch_norm', 
 # %% ../nbs/14_masks.ipynb #f6dac598
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -253,44 +254,45 @@ def mask_rule(footprint:str, image:Tensor): # (B,1,S,S) mask of the images
 
 # %% ../nbs/14_masks.ipynb #f8d8fe21
 def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one branch has no mask is passed over
-               threshold:float, growth:int|None) -> dict: # id of a branch -> (B,C,S,S)
+               threshold:float, growth:int|None) -> dict: # branch -> (B,C,S,S)
     "The masks of all branches with the similar rings of all their pairs removed."
     found = {}
     for a, b, boxes in pairs:
         if a.live is None or b.live is None: continue
-        for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)): found[id(one)] = live & found.get(id(one), one.live)
+        for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)): found[one] = live & found.get(one, one.live)
     return found
 
 # %% ../nbs/14_masks.ipynb #584c8d50
 class Masked(Technique):
-    "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `pairs`."
+    "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `walk.facts[masked]`, pairs as for `ring_masks`."
     def __init__(self, footprint:str='persistent', stats:str='kept', # one of FOOTPRINTS; statistics over 'kept' or 'all' positions
                  threshold:float=20., # dB, from which on a ring is similar (waxing)
                  growth:int|None=1): # rings around a block in a map at most (waxing); None: until one differs or has left the map
         if footprint not in FOOTPRINTS: raise unknown('footprint', footprint, FOOTPRINTS)
         if stats not in ('kept', 'all'): raise unknown('stats', stats, ('kept', 'all'))
         if growth is not None and growth < 0: raise ValueError(f'growth {growth} must be 0 or more rings, or None for no limit')
-        super().__init__(); self.footprint, self.stats, self.threshold, self.growth, self.pairs = footprint, stats, threshold, growth, []
+        super().__init__(); self.footprint, self.stats, self.threshold, self.growth = footprint, stats, threshold, growth
     def setup(self, framework): check_norm(framework.encoder)
     def before(self, walk):
-        self.rules, self.skips, self.rings, self.ringed = {}, {}, {}, None  # by id of branch: rule, mask of its skip, of rings; for which step
+        rings = SimpleNamespace(pairs=walk.facts.get(self, []), step=None, masks={})  # of all branches, found for one step at a time
         for b in walk.branches:
             if b.live is not None and keeps_all(b.live): b.live = None
-            if b.live is not None: b.x, self.rules[id(b)] = b.x*b.live, mask_rule(self.footprint, b.live)
+            if b.live is None: continue
+            b.x, b.facts[self] = b.x*b.live, SimpleNamespace(rule=mask_rule(self.footprint, b.live), skip=None, rings=rings)
     @contextmanager
     def around(self, step, branch):
-        if id(branch) not in self.rules: yield; return
+        if (own := branch.facts.get(self)) is None: yield; return
         if step.name == 'pool': branch.x, branch.live = mean_of_kept(branch.x, branch.live), None; yield; return
-        if self.footprint == 'waxing' and isinstance(step.module, nn.Conv2d) and step.name != 'stem': self.wax(step, branch)
-        with MaskFlow(self.rules[id(branch)], self.stats) as flow:
+        if self.footprint == 'waxing' and isinstance(step.module, nn.Conv2d) and step.name != 'stem': self.wax(step, branch, own.rings)
+        with MaskFlow(own.rule, self.stats) as flow:
             flow.note(branch.x, branch.live)
-            if branch.skip is not None: flow.note(branch.skip, self.skips[id(branch)])
+            if branch.skip is not None: flow.note(branch.skip, own.skip)
             yield
-        branch.live, self.skips[id(branch)] = flow.mask(branch.x), None if branch.skip is None else flow.mask(branch.skip)
-    def wax(self, step, branch):
+        branch.live, own.skip = flow.mask(branch.x), None if branch.skip is None else flow.mask(branch.skip)
+    def wax(self, step, branch, rings):
         "Remove a map's similar rings; those of all branches are found when the first one is about to take the step."
-        if self.ringed != step.name: self.ringed, self.rings = step.name, ring_masks(self.pairs, self.threshold, self.growth)
-        if id(branch) in self.rings: branch.live = self.rings.pop(id(branch)); branch.x = branch.x*branch.live
+        if rings.step != step.name: rings.step, rings.masks = step.name, ring_masks(rings.pairs, self.threshold, self.growth)
+        if branch in rings.masks: branch.live = rings.masks.pop(branch); branch.x = branch.x*branch.live
 
 # %% ../nbs/14_masks.ipynb #1579a7a5
 def skipped_macs(net:nn.Module, # a ResNet; it is not changed
@@ -299,9 +301,9 @@ def skipped_macs(net:nn.Module, # a ResNet; it is not changed
                  technique:Masked) -> dict: # rule of `Ledger` -> share
     "Shares of an encoder's theoretical MACs that masks skip, training mode, mean of both views."
     both = [Branch(x, net, view=i, live=live) for i, (x, live) in enumerate(zip((a, b), boxes.masks(len(a))))]
-    technique.pairs, ledger = [(*both, boxes)], Ledger(net, a.shape[-1])
+    walk, ledger = Walk(both, [(0, 1)], facts={technique: [(*both, boxes)]}), Ledger(net, a.shape[-1])
     with untouched(net), torch.no_grad():
-        net.train(); lockstep(Walk(both, [(0, 1)]), [technique, ledger])
+        net.train(); lockstep(walk, [technique, ledger])
     return {rule: 1 - (ledger.share(0, rule) + ledger.share(1, rule)).item()/2 for rule in MASK_RULES}
 
 # %% ../nbs/14_masks.ipynb #c934aa4e

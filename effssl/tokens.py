@@ -55,6 +55,7 @@ def keep_tokens(branch:Branch, index:Tensor, # (B,k) into the patch tokens
     p = branch.encoder.num_prefix_tokens
     first = torch.arange(p, device=index.device).expand(len(index), p)
     branch.kept = positions(branch).gather(1, index)
+    if branch.sizes is not None: branch.sizes = branch.sizes.gather(1, index[..., None])
     branch.x = branch.x.gather(1, torch.cat([first, index + p], 1)[..., None].expand(-1, -1, branch.x.shape[2]))
     if count is not None: branch.key_mask = torch.arange(index.shape[1] + p, device=index.device) < count[:, None] + p
 

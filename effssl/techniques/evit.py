@@ -14,6 +14,7 @@ from ..tokens import attention_received, check_rate, keep_count, keep_tokens, pa
 # %% ../../nbs/techniques/30_evit.ipynb #6f66f640
 class EViT(Technique):
     "EViT (Liang et al. 2022): keep the tokens that the class token attends to most."
+    even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
                  fuse:bool=False): # append the attention-weighted sum of the dropped tokens
@@ -27,10 +28,11 @@ class EViT(Technique):
         x, n = patches(b), patches(b).shape[1]
         k = keep_count(n, self.keep_rate)
         if k == n: return
-        score = attention_received(b)
+        score, whole = attention_received(b), 0 if b.sizes is None else b.sizes.sum(1, keepdim=True)
         order = score.argsort(dim=1, descending=True, stable=True)
         keep_tokens(b, order[:, :k])
         if self.fuse:
             weight = score.scatter(1, order[:, :k], 0.)  # 0 for what was kept
             b.x = torch.cat([b.x, torch.einsum('bn,bnd->bd', weight.to(x.dtype), x)[:, None]], 1)
             b.kept = torch.cat([b.kept, b.kept.new_full((len(x), 1), -1)], 1)
+            if b.sizes is not None: b.sizes = torch.cat([b.sizes, whole - b.sizes.sum(1, keepdim=True)], 1)

@@ -15,6 +15,7 @@ from ..tiles import stride_of
 # %% ../../nbs/techniques/33_resize.ipynb #70533be2
 class Resize(Technique):
     "Views with fewer pixels: as high, and narrower by a quota, in steps of SimWNW's blocks (8 px up to 64 px, else 32)."
+    canvas = True
     def __init__(self, quota:float=.25): # share of the pixels that goes
         super().__init__(); self.quota = quota
         if not 0 <= quota < 1: raise ValueError(f'quota {quota} must be in [0, 1), e.g. 0.25')

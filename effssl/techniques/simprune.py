@@ -63,6 +63,7 @@ def start_of(n, k, where:float):
 # %% ../../nbs/techniques/21_simprune.ipynb #79f3d6bb
 class SimPrune(Technique):
     "Drop token pairs of two views by their similarity."
+    even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
                  strategy:str='window'): # one of STRATEGIES
@@ -141,6 +142,7 @@ class Decide(nn.Module):
 # %% ../../nbs/techniques/21_simprune.ipynb #16b10061
 class DynamicSimPrune(SimPrune):
     "SimPrune that decides how many pairs to drop (§5.3)."
+    ragged = True
     def __init__(self, blocks=(4, 7, 10), strategy:str='window', compute:float|None=None, # share of the encoder's FLOPs to aim at
                  weight:float=10.): # of that aim in the loss
         super().__init__(.5, blocks, strategy)
@@ -149,7 +151,7 @@ class DynamicSimPrune(SimPrune):
     def setup(self, framework):
         super().setup(framework)
         self.decide = nn.ModuleDict({str(b): Decide(framework.encoder.embed_dim) for b in self.blocks})
-    def before(self, walk): self.left = {}
+    def before(self, walk): walk.facts[self] = {}  # block -> patches left
     def prune_pair(self, o, t, step, walk):
         real, (similarity, partner, fixed) = live(o), match_places(o, t)
         stay = self.choose(o, similarity, step, walk); count = stay.sum(1); k = int(count.max())
@@ -165,7 +167,7 @@ class DynamicSimPrune(SimPrune):
         loss = framework_loss()
         if self.compute is None: return loss
         net = walk.branches[0].encoder
-        return loss + self.weight*(flops_share(self.left, len(net.blocks), net.embed_dim, net.num_prefix_tokens) - self.compute)**2
+        return loss + self.weight*(flops_share(walk.facts[self], len(net.blocks), net.embed_dim, net.num_prefix_tokens) - self.compute)**2
 
 # %% ../../nbs/techniques/21_simprune.ipynb #55030fbd
 def choose(self:DynamicSimPrune, o:Branch, similarity, step, walk) -> Tensor: # (B,n) bool
@@ -180,10 +182,10 @@ def choose(self:DynamicSimPrune, o:Branch, similarity, step, walk) -> Tensor: # 
     prefix = o.encoder.num_prefix_tokens
     o.x = torch.cat([o.x[:, :prefix], patches(o)*(1 + through[..., None]).to(o.x.dtype)], 1)
     if o is walk.branches[0]:  # the views that set the cost
-        before = self.left.setdefault(0, patches(o).new_full((), float(real.shape[1])))
-        last = list(self.left.values())[-1]
-        self.left[step.stage] = last*((stay + through).sum(1)/n[:, 0]).mean()
-        walk.notes[f'kept.{step.stage}'] = (self.left[step.stage]/before).detach()
+        left = walk.facts[self]; before = left.setdefault(0, patches(o).new_full((), float(real.shape[1])))
+        last = list(left.values())[-1]
+        left[step.stage] = last*((stay + through).sum(1)/n[:, 0]).mean()
+        walk.notes[f'kept.{step.stage}'] = (left[step.stage]/before).detach()
     return stay
 
 DynamicSimPrune.choose = choose

@@ -64,11 +64,10 @@ class Dropped(Technique):
 # %% ../../nbs/techniques/20_simwnw.ipynb #4f4a973e
 class Reused(Technique):
     "Feature maps of similar blocks are taken from the partner (§3.2): without gradient, and as long as a block is a whole number of positions."
-    def __init__(self): super().__init__(); self.pairs = []
     def before(self, walk):
-        for a, b, boxes in self.pairs: self.take_over(a, b, boxes)
+        for a, b, boxes in walk.facts.get(self, []): self.take_over(a, b, boxes)
     def between(self, step, walk):
-        for a, b, boxes in self.pairs: self.take_over(a, b, boxes)
+        for a, b, boxes in walk.facts.get(self, []): self.take_over(a, b, boxes)
     def take_over(self, a:Branch, b:Branch, boxes:Boxes):
         "Copy what b has at the partners' places into a."
         if a.x.ndim != 4 or boxes.side % a.x.shape[-1]: return
@@ -88,6 +87,7 @@ PRESETS = {'compact': dict(how='compact', quota=.25),
 
 class SimWNW(Technique):
     "Remove the blocks of two views that look alike. What is None is the preset's."
+    canvas = True
     def __init__(self, quota:float|None=None, # share of the blocks that goes; of each row for `compact` on CNNs, else of the image
                  threshold:float|None=None, # dB; instead of a quota
                  how:str|None=None, # 'compact', 'exact', 'mask' or 'reuse'
@@ -110,6 +110,7 @@ class SimWNW(Technique):
     def spelled_out(cls, args): return settled(**args)
     def setup(self, framework):
         self.way = way_of(self, framework)
+        self.ragged = isinstance(self.way, Dropped) and self.threshold is not None
         self.way.setup(framework)
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #330e4c64
@@ -223,13 +224,13 @@ def remove(t:SimWNW, walk:Walk):
     side = views[pairs[0][0]][0].shape[-1]
     block, grid, k, (quota, of) = blocks_of(t, side)
     grid = send(grid, walk.branches[0].x.device)
-    t.way.block, t.way.pairs = block, []
+    t.way.block, matched = block, walk.facts.setdefault(t.way, [])
     if k == 0: return
     out, all_psnr, all_gone = {}, [], []
     for v, w in pairs:
         m, gone = decide(t, walk, v, w, views, quota, of)
         out[v], out[w] = (grid, gone), (m.place, gone)
-        if not t.both: t.way.pairs += matched_boxes(walk, v, w, m, gone, grid, block, side, t.mirror)
+        if not t.both: matched += matched_boxes(walk, v, w, m, gone, grid, block, side, t.mirror)
         all_psnr.append(m.psnr); all_gone.append(gone)
         if not t.both: continue
         m, gone = decide(t, walk, w, v, views, quota, of)

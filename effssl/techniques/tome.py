@@ -15,12 +15,12 @@ from ..tokens import check_rate, keep_count, patches, positions, prune_after
 # %% ../../nbs/techniques/31_tome.ipynb #568aea59
 class ToMe(Technique):
     "ToMe (Bolya et al. 2023): merge the tokens of a view that are most similar."
+    even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10)): # numbers from 1
         super().__init__(); self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
         if keep_rate < .5: raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'ToMe')
-    def before(self, walk): self.sizes = {}
     def between(self, step, walk):
         if not self.here(step): return
         for b in walk.branches: self.merge(b)
@@ -29,14 +29,14 @@ class ToMe(Technique):
         x, p = patches(b), b.encoder.num_prefix_tokens
         n = x.shape[1]; r = n - keep_count(n, self.keep_rate)
         if not r: return
-        size, place = self.sizes.get(id(b), x.new_ones(len(x), n, 1)), positions(b)
+        size, place = x.new_ones(len(x), n, 1) if b.sizes is None else b.sizes, positions(b)
         stay, source, destination = pair_up(b.qk[1][:, :, p:], r)
         def merged(t):  # (B,n,C) sums
             a, c = t[:, 1::2], t[:, ::2]
             take = lambda t, i: t.gather(1, i[..., None].expand(-1, -1, t.shape[2]))
             return torch.cat([take(a, stay), c.scatter_add(1, destination[..., None].expand(-1, -1, t.shape[2]), take(a, source))], 1)
-        self.sizes[id(b)] = merged(size)
-        b.x = torch.cat([b.x[:, :p], merged(x*size)/self.sizes[id(b)]], 1)
+        b.sizes = merged(size)
+        b.x = torch.cat([b.x[:, :p], merged(x*size)/b.sizes], 1)
         b.kept = torch.cat([place[:, 1::2].gather(1, stay), place[:, ::2]], 1)
 
 # %% ../../nbs/techniques/31_tome.ipynb #8456e793
