@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['LEAST', 'complete', 'check', 'build', 'assemble', 'make', 'views_of', 'random_views', 'cost', 'stored_size',
            'write_json', 'environment', 'load_data', 'run', 'finished', 'Busy', 'only_one', 'launch', 'pretraining',
-           'fit_recipe', 'measure', 'quick_knn', 'networks', 'price', 'train_and_evaluate', 'read_records', 'load',
-           'summary', 'trained', 'trained_encoder', 'reevaluate']
+           'fit_recipe', 'measure', 'quick_knn', 'networks', 'price', 'beginnings', 'train_and_evaluate',
+           'read_records', 'load', 'summary', 'trained', 'trained_encoder', 'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
-import fcntl, glob, hashlib, importlib, inspect, json, math, os, platform, subprocess, sys, tempfile, time
+import glob, hashlib, importlib, inspect, json, os, platform, subprocess, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd, torch
+from filelock import FileLock, Timeout
 
 import effssl
 from .cost import memory, step_table, training_cost, untouched
@@ -186,12 +187,11 @@ class Busy(RuntimeError): "Another process is at this run."
 @contextmanager
 def only_one(folder:Path, patience:float=10.): # seconds; a killed parent's child may take a moment to go
     "Hold the run's lock, which its process cannot leave behind. Raises Busy."
-    with open(folder/'.lock', 'w') as f:
-        for wait in range(math.ceil(patience/.25) + 1):
-            try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break
-            except BlockingIOError: time.sleep(.25)
-        else: raise Busy(f'another process is at run {str(folder)!r}: wait for it, or stop it')
-        yield
+    lock = FileLock(folder/'.lock', timeout=patience)
+    try: lock.acquire(poll_interval=.25)
+    except Timeout as e: raise Busy(f'another process is at run {str(folder)!r}: wait for it, or stop it') from e
+    try: yield
+    finally: lock.release()
 
 # %% ../nbs/08_runs.ipynb #9b82b153
 def launch(r:Recipe, out, device:str, progress, processes:int):
@@ -245,11 +245,17 @@ def price(dense:torch.nn.Module, net:torch.nn.Module, test:Images, image_size:in
     return dict(macs=macs, dense_macs=whole, reduction=100*(1 - macs/whole))
 
 # %% ../nbs/08_runs.ipynb #0603142d
+def beginnings(r:Recipe, device) -> dict[str, torch.nn.Module|None]:
+    "What to compare a trained encoder with: `untrained`, `start` if training begins with something else, and `pixels` (no network)."
+    seeds = {'untrained': replace(r, init=None)} | ({'start': r} if r.init else {})
+    return {k: build(s)[0].encoder.to(device) for k, s in seeds.items()} | {'pixels': None}
+
 def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     pretrain, train, test = sets
     start = {name: {k: s.record() for k, s in evaluate(net, train, test, r.image_size, (r.k,), r.temperature, None).items()}
-             for name, net in (('untrained', framework.to(device).encoder), ('pixels', None))}
+             for name, net in beginnings(r, device).items()}
+    framework.to(device)
     quick = quick_knn(r, train, test)
     row0 = dict(epoch=0, **quick(framework))
     module = pretraining(r, framework, augs, quick,
@@ -319,7 +325,7 @@ def reevaluate(folder, # of a finished run
                probe_crops:int=0, # sets of random crops for the probe
                subset:int|None=None, test_subset:int|None=None, # images to train the probes on, and to test on; None: all
                seed:int=0, device:str='auto') -> dict:
-    "Scores of a finished run's encoder, beside an untrained one and raw pixels; written as `evaluate-….json` beside the run."
+    "Scores of a finished run's encoder, beside what `beginnings` gives; written as `evaluate-….json` beside the run."
     r, framework = trained(folder); net = framework.encoder
     if probe is not None and probe not in PROTOCOLS: raise unknown('probe', probe, PROTOCOLS)
     asked = dict(dataset=dataset or r.dataset, ks=list(ks), temperature=temperature, probe=probe, probe_crops=probe_crops, subset=subset,
@@ -327,11 +333,11 @@ def reevaluate(folder, # of a finished run
     sets = [take(load_split(asked['dataset'], s, stored_size(asked['dataset'], r.image_size)), n, seed)
             for s, n in (('train', subset), ('test', test_subset))]
     score = lambda net, probe: {k: s.record() for k, s in evaluate(net, *sets, r.image_size, ks, temperature, probe, probe_crops, seed).items()}
-    dev, untrained = pick_device(device), build(replace(r, init=None))[0].encoder
+    dev = pick_device(device)
     found = dict(run=Path(folder).name, evaluated=asked, scores=score(net.to(dev), probe),
                  networks={k: dict(scores=score(n, probe), **price(net, n, sets[1], r.image_size))
                            for k, n in networks(framework.to(dev), load_data(r)[0], r.image_size).items()},
-                 baselines=dict(untrained=score(untrained.to(dev), None), pixels=score(None, None)), environment=environment(dev))
+                 baselines={k: score(n, None) for k, n in beginnings(r, dev).items()}, environment=environment(dev))
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     write_json(Path(folder)/f'evaluate-{asked["dataset"].rpartition("/")[2].replace(":", "-")}-{name}.json', found)
     return found

@@ -172,8 +172,9 @@ def attempt(r:Recipe, name:str, out, device:str, threads:int|None) -> dict:
 @contextmanager
 def pool(workers:int):
     "A process pool that takes its workers along when interrupted: they keep what they have and go."
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers
+    way = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'  # Windows
+    context = multiprocessing.get_context(way)
+    if way == 'forkserver': context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers
     executor = ProcessPoolExecutor(workers, context)
     try: yield executor
     except KeyboardInterrupt:
