@@ -46,7 +46,7 @@ class Objective(nn.Module):
         return torch.stack([torch.stack([self.pair(a, b) for b in t]) for a in o])
     def forward(self, walk:Walk) -> Tensor:
         "The mean loss over the walk's pairs."
-        h = [self.heads(pooled(x), b.role) if b.role != 'extra' else None for b, x in walk.views]
+        h = [self.heads(pooled(x), b.role) for b, x in walk.views]
         return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()
     def before_step(self, epoch:int): "Before the optimiser step: look at gradients."
     def after_step(self, progress:float): "After the optimiser step: move queues, centres, prototypes, momentum heads."

@@ -47,7 +47,7 @@ class DINOObjective(Objective):
 def forward(self:DINOObjective, walk) -> Tensor:
     "The mean loss over the walk's pairs; notes the target's scores for the centre."
     views = []
-    for b in (b for b in walk.branches if b.role != 'extra'):
+    for b in walk.branches:
         scores = self.scores(pooled(b.x), b.role)
         if b.role == 'target' and self.training: self.seen += scores.float().mean(0)*b.parts; self.batches += b.parts
         views += self.assign(scores, b.role).chunk(b.parts)

@@ -54,7 +54,7 @@ class MoCoQueueObjective(Objective):
 # %% ../../nbs/frameworks/13_moco.ipynb #64ed1444
 def forward(self:MoCoQueueObjective, walk) -> Tensor:
     "The mean loss over the walk's pairs; in training, the keys wait for `after_step`."
-    h = [self.heads(pooled(x), b.role) if b.role != 'extra' else None for b, x in walk.views]
+    h = [self.heads(pooled(x), b.role) for b, x in walk.views]
     if walk.micro == 0: self.waiting = []
     if self.training: self.waiting += [k for (b, _), k in zip(walk.views, h) if b.role == 'target']
     return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()

@@ -60,7 +60,7 @@ def assign(self:SwAVObjective, scores:Tensor, view:int=0) -> Tensor: # (B,K), ro
 
 def forward(self:SwAVObjective, walk) -> Tensor:
     "The mean loss over the walk's pairs; in training, embeddings wait for `after_step`."
-    z = [self.embed(pooled(x)) if b.role != 'extra' else None for b, x in walk.views]
+    z = [self.embed(pooled(x)) for b, x in walk.views]
     scores, partners = [None if v is None else self.scores(v) for v in z], {}
     for i, j in walk.pairs: partners.setdefault(j, []).append(i)
     if self.training and self.queue is not None and walk.epoch >= self.queue_start:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'Gate', 'SplitNorm', 'light_half', 'lit', 'gate_steps', 'layers_of', 'Gated', 'key_of',
-           'gates_for', 'gated_steps', 'DualGating', 'undecayed', 'before', 'loss', 'networks', 'split', 'plain',
+           'gates_for', 'gated_steps', 'DualGating', 'undecayed', 'before', 'add_loss', 'networks', 'split', 'plain',
            'fresh', 'share', 'sparsity', 'bounds', 'after_step', 'check_views', 'channel_use', 'widths', 'narrowed',
            'narrowed_norm', 'cut', 'slim', 'recalibrate', 'finetune', 'export', 'sliced', 'sliced_block']
 
@@ -159,9 +159,9 @@ def before(self:DualGating, walk):
     for b in walk.branches:
         if b.role == 'online' and (self.both or b.view == 0): b.encoder = self.light[0]
 
-def loss(self:DualGating, framework_loss, walk) -> Tensor:
-    "The framework's loss, and for each gated branch what its open channels cost."
-    loss, shares = framework_loss(), []
+def add_loss(self:DualGating, loss, walk) -> Tensor:
+    "For each gated branch what its open channels cost."
+    shares = []
     for b in walk.branches:
         if not b.gates: continue
         shares.append([self.share(b.meta['pixels'].shape[-1], gates) for gates in (b.gates, b.meta['sure'])])
@@ -175,7 +175,7 @@ def networks(self:DualGating, framework, images, image_size:int) -> dict[str, nn
     light = copy.deepcopy(self.light[0]).eval()
     return {'gated': light, 'slim': slim(light, images, image_size)}
 
-for fn in (undecayed, before, loss, networks): setattr(DualGating, fn.__name__, fn)
+for fn in (undecayed, before, add_loss, networks): setattr(DualGating, fn.__name__, fn)
 
 # %% ../../nbs/techniques/23_dual_gating.ipynb #ffe3877c
 def split(encoder:nn.Module):

@@ -163,8 +163,7 @@ class DynamicSimPrune(SimPrune):
     def prune_local(self, o, targets, step, walk):
         stay = self.choose(o, match_union(o, targets)[0], step, walk); count = stay.sum(1)
         keep_tokens(o, stay.byte().argsort(dim=1, descending=True, stable=True)[:, :int(count.max())], count)
-    def loss(self, framework_loss, walk):
-        loss = framework_loss()
+    def add_loss(self, loss, walk):
         if self.compute is None: return loss
         net = walk.branches[0].encoder
         return loss + self.weight*(flops_share(walk.facts[self], len(net.blocks), net.embed_dim, net.num_prefix_tokens) - self.compute)**2
