@@ -66,7 +66,7 @@ def check_together(techniques, encoder:nn.Module):
         if a.canvas and b.canvas: raise ValueError(f'{names} both decide what of a view goes into the encoder: name one of them')
         if a.ragged and b.even or b.ragged and a.even:
             raise ValueError(f'of {names} one leaves every image a number of tokens of its own, the other needs as many of each: name one')
-        if same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]:
+        if a.even and b.even and (same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]):
             raise ValueError(f'{names} both act after {", ".join(same)}: give them blocks of their own')
 
 # %% ../nbs/05_objectives.ipynb #20a28993
