@@ -264,7 +264,7 @@ def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one br
 
 # %% ../nbs/14_masks.ipynb #584c8d50
 class Masked(Technique):
-    "Removal of regions by masks (SimWNW §4): chosen by the owner, who sets `branch.live` (B,1,S,S) and, for waxing, `walk.facts[masked]`, pairs as for `ring_masks`."
+    "Removal of regions by masks (SimWNW §4). The owner sets `branch.live` (B,1,S,S) and, for waxing, `walk.facts[masked]`: the pairs."
     def __init__(self, footprint:str='persistent', stats:str='kept', # one of FOOTPRINTS; statistics over 'kept' or 'all' positions
                  threshold:float=20., # dB, from which on a ring is similar (waxing)
                  growth:int|None=1): # rings around a block in a map at most (waxing); None: until one differs or has left the map

@@ -7,7 +7,7 @@ import pytest, yaml
 import effssl.sweep
 from conftest import ROOT
 from effssl.cli import main
-from effssl.recipes import recipe, Recipe, run_id
+from effssl.recipes import recipe, Recipe, run_id, techniques_of
 from effssl.runs import complete, load, make
 from effssl.sweep import plan, read_grid, sweep
 
@@ -141,7 +141,7 @@ def test_committed_grid(path, monkeypatch):
     build, built = effssl.sweep.builds, set()
     def once(what, batch_size, images):
         r = Recipe(**json.loads(what))
-        if r.technique: make('technique', r.technique, r.technique_args)
+        for t in techniques_of(r): make('technique', *t)
         if r.technique not in built: built.add(r.technique); build(what, batch_size, images)
     monkeypatch.setattr('effssl.sweep.builds', once)
     runs = read_grid(path)
