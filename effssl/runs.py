@@ -245,17 +245,16 @@ def price(dense:torch.nn.Module, net:torch.nn.Module, test:Images, image_size:in
     return dict(macs=macs, dense_macs=whole, reduction=100*(1 - macs/whole))
 
 # %% ../nbs/08_runs.ipynb #0603142d
-def beginnings(r:Recipe, device) -> dict[str, torch.nn.Module|None]:
-    "What to compare a trained encoder with: `untrained`, `start` if training begins with something else, and `pixels` (no network)."
-    seeds = {'untrained': replace(r, init=None)} | ({'start': r} if r.init else {})
-    return {k: build(s)[0].encoder.to(device) for k, s in seeds.items()} | {'pixels': None}
+def beginnings(r:Recipe, encoder) -> dict[str, torch.nn.Module|None]:
+    "What to compare with what training makes of an encoder: `untrained`, `start` if that is something else, and `pixels` (no network)."
+    if not r.init: return {'untrained': encoder, 'pixels': None}
+    return {'untrained': build(replace(r, init=None))[0].encoder.to(next(encoder.parameters()).device), 'start': encoder, 'pixels': None}
 
 def train_and_evaluate(r:Recipe, framework, augs, sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     pretrain, train, test = sets
     start = {name: {k: s.record() for k, s in evaluate(net, train, test, r.image_size, (r.k,), r.temperature, None).items()}
-             for name, net in beginnings(r, device).items()}
-    framework.to(device)
+             for name, net in beginnings(r, framework.to(device).encoder).items()}
     quick = quick_knn(r, train, test)
     row0 = dict(epoch=0, **quick(framework))
     module = pretraining(r, framework, augs, quick,
@@ -325,7 +324,7 @@ def reevaluate(folder, # of a finished run
                probe_crops:int=0, # sets of random crops for the probe
                subset:int|None=None, test_subset:int|None=None, # images to train the probes on, and to test on; None: all
                seed:int=0, device:str='auto') -> dict:
-    "Scores of a finished run's encoder, beside what `beginnings` gives; written as `evaluate-….json` beside the run."
+    "Scores of a finished run's encoder, beside an untrained one and raw pixels; written as `evaluate-….json` beside the run."
     r, framework = trained(folder); net = framework.encoder
     if probe is not None and probe not in PROTOCOLS: raise unknown('probe', probe, PROTOCOLS)
     asked = dict(dataset=dataset or r.dataset, ks=list(ks), temperature=temperature, probe=probe, probe_crops=probe_crops, subset=subset,
@@ -333,11 +332,11 @@ def reevaluate(folder, # of a finished run
     sets = [take(load_split(asked['dataset'], s, stored_size(asked['dataset'], r.image_size)), n, seed)
             for s, n in (('train', subset), ('test', test_subset))]
     score = lambda net, probe: {k: s.record() for k, s in evaluate(net, *sets, r.image_size, ks, temperature, probe, probe_crops, seed).items()}
-    dev = pick_device(device)
+    dev, untrained = pick_device(device), build(replace(r, init=None))[0].encoder  # what training began with may be gone
     found = dict(run=Path(folder).name, evaluated=asked, scores=score(net.to(dev), probe),
                  networks={k: dict(scores=score(n, probe), **price(net, n, sets[1], r.image_size))
                            for k, n in networks(framework.to(dev), load_data(r)[0], r.image_size).items()},
-                 baselines={k: score(n, None) for k, n in beginnings(r, dev).items()}, environment=environment(dev))
+                 baselines=dict(untrained=score(untrained.to(dev), None), pixels=score(None, None)), environment=environment(dev))
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     write_json(Path(folder)/f'evaluate-{asked["dataset"].rpartition("/")[2].replace(":", "-")}-{name}.json', found)
     return found
