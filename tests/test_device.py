@@ -35,7 +35,8 @@ FAMILIES = {'ViT': VIT, 'timm ResNet': CNN, 'torchvision ResNet': dict(encoder='
 BLOCKS = {'blocks': [2, 3]}
 TECHNIQUES = {None: {}, 'simprune': BLOCKS, 'dynamicsimprune': BLOCKS | {'compute': .8}, 'evit': BLOCKS, 'tome': BLOCKS, 'last_block': {}, 'resize': {}, 'simwnw': {},
               'accel': {}, 'dual_gating': {}, 'rotation': {}}
-TOKENS = {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation'}
+TOKENS = {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation'}  # work on a ViT
+MAPS = {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation'}  # work on a ResNet
 NEED_TOKENS = {'dinov2'}  # a framework that refuses encoders, and techniques, without all patch tokens
 WAYS = [('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')), ('simwnw', dict(preset='paper')),
         ('simwnw', dict(quota=.25, how='reuse')), ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
@@ -104,7 +105,7 @@ def test_every_framework_walks(framework, family, shown):
 @pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t])
 def test_every_technique_walks(technique, shown):
     found = {f for f, framework in (('ViT', 'dino'), ('timm ResNet', 'simclr')) if walks(framework, technique, TECHNIQUES[technique], FAMILIES[f], shown)}
-    assert found == {'simwnw': {'ViT', 'timm ResNet'}, 'rotation': {'ViT', 'timm ResNet'}}.get(technique, {'timm ResNet' if technique in ('resize', 'accel', 'dual_gating') else 'ViT'})
+    assert found == {f for f, those in (('ViT', TOKENS), ('timm ResNet', MAPS)) if technique in those}
 
 
 @pytest.mark.slow
@@ -114,7 +115,7 @@ def test_every_combination_walks(framework, family, shown):
     "The whole product, some minutes."
     walked = {t for t, args in TECHNIQUES.items() if t and walks(framework, t, args, FAMILIES[family], shown)}
     if framework not in NEED_TOKENS:
-        assert walked == ({'resize', 'simwnw', 'accel', 'dual_gating', 'rotation'} if 'ResNet' in family else TOKENS if family == 'ViT' else {'resize', 'simwnw', 'rotation'})
+        assert walked == (MAPS if 'ResNet' in family else TOKENS if family == 'ViT' else {'resize', 'simwnw', 'rotation'})
     print(framework, family, *sorted(walked))
 
 

@@ -61,7 +61,7 @@ def assign(self:SwAVObjective, scores:Tensor, view:int=0) -> Tensor: # (B,K), ro
 def forward(self:SwAVObjective, walk) -> Tensor:
     "The mean loss over the walk's pairs; in training, embeddings wait for `after_step`."
     z = [self.embed(pooled(x)) for b, x in walk.views]
-    scores, partners = [None if v is None else self.scores(v) for v in z], {}
+    scores, partners = [self.scores(v) for v in z], {}
     for i, j in walk.pairs: partners.setdefault(j, []).append(i)
     if self.training and self.queue is not None and walk.epoch >= self.queue_start:
         self.waiting = (self.waiting if walk.micro else []) + [torch.stack(z[:2], 1).detach()]  # (B,2,out)
