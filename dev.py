@@ -5,7 +5,7 @@
     python3 dev.py demo               train, evaluate, cost and picture two small runs on embedded data
     python3 dev.py test [--slow]      every check: notebooks, export, cleanliness, tests
     python3 dev.py test --changed     those that the difference from main (or a commit) can touch
-    python3 dev.py lab                open the notebooks in JupyterLab, the first tutorial in front; options of Jupyter follow
+    python3 dev.py lab                open the notebooks in JupyterLab, the first tutorial first; its options follow
     python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
     python3 dev.py docs               build the site into _docs/html
 """
@@ -36,7 +36,7 @@ def wanted():
 
 def has_effssl(python):
     "Whether this Python runs this checkout with its development tools."
-    code = f"""import effssl, nbdev, pytest, xdist, papermill, myst_nb, furo, pathlib
+    code = f"""import effssl, nbdev, pytest, xdist, ruff, papermill, myst_nb, furo, pathlib
 assert pathlib.Path(effssl.__file__).parent.parent == pathlib.Path({str(ROOT)!r})"""
     return subprocess.run([str(python), '-c', code], cwd=ROOT.parent, capture_output=True).returncode == 0
 
@@ -65,23 +65,26 @@ def make_venv():
     if uv: return call(uv, 'venv', '-q', '--seed', '--python', sys.executable, VENV)
     if subprocess.run([sys.executable, '-m', 'venv', VENV], cwd=ROOT).returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit('Python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv, then try again.')
+        sys.exit('Python cannot make a virtual environment: on Debian or Ubuntu, apt-get install python3-venv')
 
 
 def environment(python):
     "The environment for what we start: our own bin first, quiet, and free to write byte code."
     kept = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
-    return {**kept, 'PATH': f'{python.parent}{os.pathsep}{os.environ["PATH"]}', 'VIRTUAL_ENV': str(python.parent.parent),
-            'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false'}
+    path = f'{python.parent}{os.pathsep}{os.environ["PATH"]}'
+    return {**kept, 'PATH': path, 'VIRTUAL_ENV': str(python.parent.parent), 'PYTHONUNBUFFERED': '1',
+            'TOKENIZERS_PARALLELISM': 'false'}
 
 
 def demo(python, args): call(python, ROOT/'nbs/experiments/demo.py', env=environment(python))
 
 
 def differs(commit):
-    "Whether the working tree differs from a commit, or holds files that git does not know."
-    git = lambda *a: subprocess.run(['git', *a], cwd=ROOT, capture_output=True, text=True)
-    return git('diff', '--quiet', commit).returncode or git('ls-files', '--others', '--exclude-standard').stdout
+    "Whether anything has changed since a commit; what has is tests/changed.py's to say."
+    sys.path.append(str(ROOT/'tests'))
+    from changed import changed_files
+    try: return bool(changed_files(commit))
+    except subprocess.CalledProcessError as e: sys.exit(f'git cannot compare with {commit!r}: {e.stderr.strip()}')
 
 
 def test(python, args):
@@ -89,7 +92,8 @@ def test(python, args):
     if args.changed and not differs(args.changed): return say(f'nothing has changed since {args.changed}')
     cores = min(4, len(os.sched_getaffinity(0)))
     chosen = [*(['--slow'] if args.slow else []), *([f'--changed={args.changed}'] if args.changed else [])]
-    command = [python, '-m', 'pytest', f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder', *chosen, *args.rest]
+    spread = [f'--numprocesses={cores}', '--dist=loadscope', '--no-loadscope-reorder']
+    command = [python, '-m', 'pytest', *spread, *chosen, *args.rest]
     code = subprocess.run([str(c) for c in command], cwd=ROOT, env={**QUIET, **environment(python)}).returncode
     sys.exit(0 if args.changed and code == 5 else code)  # 5: nothing to test
 
@@ -112,7 +116,9 @@ def notebooks(python, args):
 def docs(python, args):
     "The site, from scratch, so that nothing of a removed notebook stays; a warning is an error."
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)
-    call(python, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', 'docs', '-d', '_docs/doctrees', 'nbs', '_docs/html', env=environment(python))
+    strict = ['-q', '-W', '--keep-going']
+    call(python, '-m', 'sphinx', *strict, '-c', 'docs', '-d', '_docs/doctrees', 'nbs', '_docs/html',
+         env=environment(python))
     say(f"the site: {ROOT/'_docs/html/index.html'}")
 
 
@@ -120,7 +126,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks', 'docs'])
     p.add_argument('--slow', action='store_true', help='test: the minutes-long tests too')
-    p.add_argument('--changed', nargs='?', const='main', metavar='COMMIT', help='test: what the difference from a commit (main) can touch')
+    p.add_argument('--changed', nargs='?', const='main', metavar='COMMIT',
+                   help='test: what the difference from a commit (main) can touch')
     p.add_argument('--only', nargs='*', help='notebooks: only those whose path contains one of these')
     args, args.rest = p.parse_known_args()
     python = install()

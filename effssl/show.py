@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'COLOURS', 'subplots', 'png', 'save', 'picture', 'show_image', 'matching_points', 'show_views', 'outline',
-           'show_strength', 'explore_views', 'show_tokens', 'trace_pruned', 'show_pruned', 'label', 'show_convergence',
-           'umap_module', 'umap_plane', 'show_plane', 'show_costs']
+           'show_strength', 'sliders', 'explore_views', 'show_tokens', 'trace_pruned', 'show_pruned', 'label',
+           'show_convergence', 'umap_module', 'umap_plane', 'show_plane', 'show_costs']
 
 # %% ../nbs/09_show.ipynb #b95b6cfc
 import io, sys
@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as TF
 
 from .data import PHOTOS, photo
 from .lockstep import lockstep
-from .lookup import need
+from .lookup import need, write_atomic
+from .records import curve_scores, value_of
 from .tokens import Trace
-from .train import write_atomic
 from .views import Aug, View, make_views, map_points
 
 # %% ../nbs/09_show.ipynb #da4a3d29
@@ -30,7 +30,8 @@ COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F
 def subplots(rows:int=1, cols:int=1, width:float=7., height:float=2.6, **kw):
     "A matplotlib figure and its axes in the house style; sizes in inches, 80 px each."
     plt, sns = need('matplotlib.pyplot'), need('seaborn')
-    sns.set_theme('notebook', 'ticks', font_scale=.75, rc={'figure.dpi': 80, 'axes.spines.top': False, 'axes.spines.right': False,
+    sns.set_theme('notebook', 'ticks', font_scale=.75,
+                  rc={'figure.dpi': 80, 'axes.spines.top': False, 'axes.spines.right': False,
         'axes.prop_cycle': plt.cycler(color=COLOURS), 'lines.linewidth': 1.5, 'legend.frameon': False})
     return plt.subplots(rows, cols, figsize=(width, height), layout='constrained', **kw)
 
@@ -56,7 +57,9 @@ def picture(fig):
 # %% ../nbs/09_show.ipynb #2a38b499
 def show_image(ax, x:Tensor, title:str=''):
     "An image (3,H,W) in [0,1] without axes."
-    ax.imshow(x.detach().cpu().permute(1, 2, 0).clamp(0, 1)); ax.set_title(title); ax.axis('off')
+    ax.imshow(x.detach().cpu().permute(1, 2, 0).clamp(0, 1))
+    ax.set_title(title)
+    ax.axis('off')
 
 def matching_points(a:View, b:View, i:int=0, grid:int=4) -> tuple[Tensor, Tensor]: # (n,2), (n,2) as (x,y)
     "Points of a grid on view a that are inside view b too, and where they lie there."
@@ -74,7 +77,8 @@ def show_views(image:Tensor, # (3,H,W) in [0,1]
     for n, (ax, v) in enumerate(zip(axs[1:], views)): show_image(ax, v.x[i], f'view {n}')
     for ax, points, c, ink in zip(axs[1:3], matching_points(*views[:2], i), ('online', 'target'), 'wk'):
         for n, (x, y) in enumerate(points.tolist()):
-            ax.text(x, y, n, color=ink, ha='center', va='center', fontsize=7, bbox=dict(boxstyle='circle,pad=.15', fc=PALETTE[c], lw=0))
+            ax.text(x, y, n, color=ink, ha='center', va='center', fontsize=7,
+                    bbox=dict(boxstyle='circle,pad=.15', fc=PALETTE[c], lw=0))
     return fig
 
 # %% ../nbs/09_show.ipynb #d9de7fe0
@@ -89,7 +93,8 @@ def show_strength(image:Tensor, # (3,H,W) uint8; its largest centred square is u
                   colour:float=.5, # 1: brightness, contrast, saturation up to 80 % off, hue up to a fifth of a turn
                   seed:int=0):
     "Two views of an image at these strengths, where they lie in it, and their matching pixels. Raises ValueError."
-    if not 0 <= crop < 1: raise ValueError(f'crop {crop} must be in [0, 1): the share of the area that a view may lose, e.g. 0.8')
+    if not 0 <= crop < 1:
+        raise ValueError(f'crop {crop} must be in [0, 1): the share of the area that a view may lose, e.g. 0.8')
     if not 0 <= colour <= 1: raise ValueError(f'colour {colour} must be in [0, 1], e.g. 0.5')
     square = TF.resize(TF.center_crop(image, [min(image.shape[1:])]*2), [192, 192], antialias=True)
     aug = Aug(128, (1 - crop, 1.), jitter=(.8*colour, .8*colour, .8*colour, .2*colour), jitter_p=1., gray=0.)
@@ -99,23 +104,32 @@ def show_strength(image:Tensor, # (3,H,W) uint8; its largest centred square is u
         fig.axes[0].add_patch(need('matplotlib.patches').Polygon(outline(v), fill=False, ec=PALETTE[c], lw=2))
     return fig
 
+# %% ../nbs/09_show.ipynb #2e2c2ed5
+def sliders(draw, # the controls' values, in their order -> a figure
+            **controls): # name -> (start, choices), or (start, least, greatest)
+    "A widget: controls above the figure drawn from them; numbers move by 1, or by .05 if they start as a float."
+    w, plt = need('ipywidgets'), need('matplotlib.pyplot')
+    def control(name, start, *span):
+        look = dict(value=start, description=name.replace('_', ' '), style={'description_width': '80px'},
+                    layout={'width': '420px'})
+        if len(span) == 1: return (w.Dropdown if isinstance(start, str) else w.SelectionSlider)(options=span[0], **look)
+        if isinstance(start, int): return w.IntSlider(min=span[0], max=span[1], step=1, **look)
+        return w.FloatSlider(min=span[0], max=span[1], step=.05, **look)
+    made = [control(name, *spec) for name, spec in controls.items()]
+    shown = w.Image(format='png')
+    def redraw(change=None):
+        fig = draw(*(c.value for c in made))
+        shown.value = png(fig)
+        plt.close(fig)
+    for c in made: c.observe(redraw, 'value')
+    redraw()
+    return w.VBox([*made, shown])
+
 # %% ../nbs/09_show.ipynb #0ed365a7
 def explore_views():
     "A widget: photograph, strengths and seed above the two views that they give."
-    w, plt = need('ipywidgets'), need('matplotlib.pyplot')
-    wide = dict(style={'description_width': '60px'}, layout={'width': '420px'})
-    controls = dict(photo=w.Dropdown(options=PHOTOS, value='chelsea', description='photo', **wide),
-                    crop=w.FloatSlider(.8, min=0, max=.95, step=.05, description='crop', **wide),
-                    colour=w.FloatSlider(.5, min=0, max=1, step=.05, description='colour', **wide),
-                    seed=w.IntSlider(4, min=0, max=50, description='seed', **wide))
-    shown = w.Image(format='png')
-    def draw(change=None):
-        v = {name: c.value for name, c in controls.items()}
-        fig = show_strength(photo(v['photo']), v['crop'], v['colour'], v['seed'])
-        shown.value = png(fig); plt.close(fig)
-    for c in controls.values(): c.observe(draw, 'value')
-    draw()
-    return w.VBox([*controls.values(), shown])
+    draw = lambda name, *strength: show_strength(photo(name), *strength)
+    return sliders(draw, photo=('chelsea', PHOTOS), crop=(.8, 0, .95), colour=(.5, 0, 1), seed=(4, 0, 50))
 
 # %% ../nbs/09_show.ipynb #42b7c458
 def show_tokens(ax, x:Tensor, # (3,H,W) in [0,1]
@@ -123,7 +137,8 @@ def show_tokens(ax, x:Tensor, # (3,H,W) in [0,1]
                 patch:int, title:str=''): # px
     "An image whose dropped patches are greyed out."
     rows, cols = x.shape[1]//patch, x.shape[2]//patch
-    left = torch.zeros(rows*cols, dtype=torch.bool); left[kept[kept >= 0].cpu()] = True
+    left = torch.zeros(rows*cols, dtype=torch.bool)
+    left[kept[kept >= 0].cpu()] = True
     left = left.view(rows, cols).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     show_image(ax, torch.where(left, x.cpu(), torch.tensor(.88)), title)
 
@@ -135,10 +150,11 @@ def trace_pruned(framework, views:list[View], i:int=0, # image
     pair = [next(n for n, b in enumerate(walk.branches) if b is x) for x in walk.matched[0]]
     out, before = {}, None
     for block, kept in trace.kept.items():
-        left = [kept[n][i] for n in pair]; now = [(k >= 0).sum().item() for k in left]
+        left = [kept[n][i] for n in pair]
+        now = [(k >= 0).sum().item() for k in left]
         if before and now != before: out[block] = left
         before = now
-    return [walk.branches[n].meta['pixels'][i] for n in pair], out
+    return [walk.branches[n].meta.pixels[i] for n in pair], out
 
 # %% ../nbs/09_show.ipynb #61aa6e50
 def show_pruned(framework, views:list[View], i:int=0, **clock):
@@ -149,7 +165,8 @@ def show_pruned(framework, views:list[View], i:int=0, **clock):
     for row, (x, name) in enumerate(zip(pixels, ('one view', 'the other'))):
         show_image(axs[row, 0], x, name)
         for ax, (block, left) in zip(axs[row, 1:], kept.items()):
-            show_tokens(ax, x, left[row], patch, f'block {block}: {(left[row] >= 0).sum().item()} left' if row == 0 else '')
+            show_tokens(ax, x, left[row], patch, f'block {block}: {(left[row] >= 0).sum().item()} left' if row == 0
+                        else '')
     return fig
 
 # %% ../nbs/09_show.ipynb #9ad98b11
@@ -159,18 +176,21 @@ def label(run:dict) -> str:
     parts = r['framework'], r['technique'], r['encoder'].removeprefix('timm:').split('_patch')[0], r['dataset']
     return ' '.join(p for p in parts if p)
 
-def show_convergence(runs:list[dict]): # records, as `run` returns them or run.json holds them
-    "kNN accuracy of runs against epochs and against seconds of training."
+def show_convergence(runs:list[dict], # records, as `run` returns them or run.json holds them
+                     score:str|None=None): # name of one that their curves have; None: the first
+    "A score of runs against epochs and against seconds of training."
     fig, axs = subplots(1, 2, sharey=True)
     for run, c in zip(runs, COLOURS):
-        h = pd.DataFrame(run['history']); k = f"knn{run['recipe']['k']}"
+        h = pd.DataFrame(run['history'])
+        name = score or curve_scores(run)[0]
         h['seconds'] = h.get('seconds', pd.Series(0., h.index)).fillna(0).cumsum()
-        h = h.dropna(subset='knn')
+        h = h.dropna(subset=name)
         for ax, x in zip(axs, ('epoch', 'seconds')):
-            ax.plot(h[x], h.knn, marker='o', ms=3, color=c, label=label(run))
-            ax.axhline(run['baselines']['untrained'][k]['accuracy'], ls=':', lw=1, color=c)
-            ax.axhline(run['baselines']['pixels'][k]['accuracy'], ls='--', lw=1, color=c)
-    axs[0].set(xlabel='epoch', ylabel='kNN accuracy (%)'); axs[1].set(xlabel='seconds of training')
+            ax.plot(h[x], h[name], marker='o', ms=3, color=c, label=label(run))
+            for baseline, line in (('untrained', ':'), ('pixels', '--')):
+                ax.axhline(value_of(run['baselines'][baseline][name]), ls=line, lw=1, color=c)
+    axs[0].set(xlabel='epoch', ylabel=f"{name}: {run['scores'][name].get('metric', 'accuracy')}")
+    axs[1].set(xlabel='seconds of training')
     axs[1].legend(fontsize=7, title=':  untrained   - -  raw pixels', title_fontsize=7)
     return fig
 
@@ -192,8 +212,10 @@ def umap_plane(x:Tensor, seed:int=0, neighbours:int=15) -> np.ndarray: # (N,2)
     if len(x) <= neighbours: raise ValueError(f'UMAP needs more than {neighbours} points, not {len(x)}')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return umap_module().UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed, n_jobs=1).fit_transform(x.numpy())
+        return umap_module().UMAP(n_neighbors=neighbours, metric='cosine', init='pca', random_state=seed,
+                                  n_jobs=1).fit_transform(x.numpy())
 
+# %% ../nbs/09_show.ipynb #63607959
 def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     "Points (N,2) by class; up to ten classes get a legend."
     sns = need('seaborn')
@@ -201,16 +223,20 @@ def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     many = len(classes) > 10
     names = np.asarray(classes)[np.asarray(labels)]
     palette = sns.color_palette('husl', len(classes)) if many else sns.color_palette('colorblind', len(classes))
-    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes, palette=palette, s=14, lw=0, ax=ax, legend=not many)
+    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes, palette=palette, s=14, lw=0, ax=ax,
+                    legend=not many)
     if not many: ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
-    ax.set(xticks=[], yticks=[], title=title); ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
     return fig
 
 # %% ../nbs/09_show.ipynb #7f1cffed
 def show_costs(runs:list[dict]):
     "FLOPs, time and memory an image of runs, relative to the first."
-    kinds = ('FLOPs', 'flops_per_image', 'GFLOPs', 1e9), ('time', 'seconds_per_step', 'ms', 1e-3), ('memory', 'memory_per_image', 'MB', 2**20)
-    rows = [dict(run=label(r), what=what, unit=unit, scale=scale, value=r['cost'][key]/(r['recipe']['batch_size'] if what == 'time' else 1))
+    kinds = ('FLOPs', 'flops_per_image', 'GFLOPs', 1e9), ('time', 'seconds_per_step', 'ms', 1e-3), ('memory',
+        'memory_per_image', 'MB', 2**20)
+    rows = [dict(run=label(r), what=what, unit=unit, scale=scale,
+                 value=r['cost'][key]/(r['recipe']['batch_size'] if what == 'time' else 1))
             for r in runs for what, key, unit, scale in kinds]
     df = pd.DataFrame(rows)
     first = df[df.run == df.run[0]].set_index('what').value
@@ -218,5 +244,7 @@ def show_costs(runs:list[dict]):
     for ax, (what, d) in zip(axs, df.groupby('what', sort=False)):
         bars = ax.barh(d.run, d.value/first[what], color=COLOURS[:len(d)])
         ax.bar_label(bars, [f'{v/s:.3g} {u}' for v, s, u in zip(d.value, d.scale, d.unit)], fontsize=7, padding=2)
-        ax.set(title=f'{what} an image', xlabel='relative'); ax.margins(x=.35); ax.invert_yaxis() if ax is axs[0] else None
+        ax.set(title=f'{what} an image', xlabel='relative')
+        ax.margins(x=.35)
+        ax.invert_yaxis() if ax is axs[0] else None
     return fig

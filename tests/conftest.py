@@ -1,16 +1,19 @@
 import os
-import pytest
+from collections import Counter
 from pathlib import Path
+
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 import kernels
 from changed import touched
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # tests draw there, not over the committed ones
-TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show')  # share a fixture, or pictures
-FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'test_failing', 'test_site.py', 'test_interrupt', 'test_dask', '21_simprune',
-         '40_first', 'test_kill_and')
+os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # not over the committed ones
+# what shares a fixture, or pictures
+TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show')
+FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'test_failing', 'test_site.py',
+         'test_interrupt', 'test_dask', '21_simprune', '40_first', 'test_kill_and')
 
 
 def pytest_addoption(parser):
@@ -32,14 +35,28 @@ def pytest_collection_modifyitems(config, items):
     "Those that a change can touch, if asked; the long ones first, so that all processes end together."
     if rev := config.getoption('--changed'):
         kept = touched(items, rev)
-        config.hook.pytest_deselected(items=[i for i in items if i not in kept]); items[:] = kept
+        config.hook.pytest_deselected(items=[i for i in items if i not in kept])
+        items[:] = kept
     items.sort(key=lambda i: next((n for n, part in enumerate(FIRST) if part in i.nodeid), len(FIRST)))
     for item in items:
-        if 'slow' in item.keywords and not config.getoption('--slow'): item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+        if 'slow' in item.keywords and not config.getoption('--slow'):
+            item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
 
 
 def pytest_collection_finish(session):
-    if not session.config.option.collectonly and any('test_notebooks' in i.nodeid or 'test_widget' in i.nodeid for i in session.items): kernels.start()
+    asked = any('test_notebooks' in i.nodeid or 'test_widget' in i.nodeid for i in session.items)
+    if asked and not session.config.option.collectonly: kernels.start()
+
+
+def pytest_terminal_summary(terminalreporter):
+    "Tables that tests record, and counts, summed over all tests that record them by one name."
+    reports = [r for kind in terminalreporter.stats.values() for r in kind if getattr(r, 'when', '') == 'call']
+    counts = {}
+    for name, value in [p for r in reports for p in r.user_properties]:
+        if isinstance(value, dict): counts[name] = counts.get(name, Counter()) + Counter(value)
+        else: terminalreporter.write_line(value)
+    for name, c in counts.items():
+        terminalreporter.write_line(f'{name}: ' + ', '.join(f'{n} {what}' for what, n in c.items()))
 
 
 @pytest.fixture

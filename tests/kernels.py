@@ -5,18 +5,24 @@ from multiprocessing import forkserver
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
-PRELOAD = ['ipykernel.kernelapp', 'seaborn', 'umap', 'sklearn.datasets', 'skimage', 'kornia', 'torchvision', 'timm.optim',
-           'lightly.loss', 'fastcore.test', 'effssl.tables', 'effssl.frameworks.moco', 'effssl.techniques.dual_gating']  # none leaves a thread running
+PRELOAD = [  # none leaves a thread running
+    'ipykernel.kernelapp', 'seaborn', 'umap', 'sklearn.datasets', 'skimage', 'kornia', 'torchvision', 'timm.optim',
+    'lightly.loss', 'fastcore.test', 'effssl.tables', 'effssl.frameworks.moco', 'effssl.techniques.dual_gating']
 
 
 def serve(command, cwd, env):
     "What the forked process does: be the kernel of this connection file."
-    os.setsid(); os.chdir(cwd); os.environ.clear(); os.environ.update(env)
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
     import matplotlib, pandas
     from ipykernel.kernelapp import IPKernelApp
-    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'  # what both take from a kernel when it imports them
+    # what both take from a kernel when it imports them
+    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'
     pandas.set_option('display.max_columns', 20)
-    IPKernelApp.launch_instance([*command[command.index('-f'):], f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40'])
+    own = [f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40']
+    IPKernelApp.launch_instance([*command[command.index('-f'):], *own])
 
 
 class Child:
@@ -24,9 +30,12 @@ class Child:
     stdin = stdout = stderr = None
     def __init__(self, *args):
         self.process = multiprocessing.get_context('forkserver').Process(target=serve, args=args)
-        self.process.start(); self.pid = self.process.pid
+        self.process.start()
+        self.pid = self.process.pid
     def poll(self): return self.process.exitcode
-    def wait(self): self.process.join(); return self.process.exitcode
+    def wait(self):
+        self.process.join()
+        return self.process.exitcode
     def send_signal(self, number): os.kill(self.pid, number)
     def kill(self): self.send_signal(signal.SIGKILL)
     def terminate(self): self.send_signal(signal.SIGTERM)

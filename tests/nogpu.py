@@ -1,4 +1,4 @@
-"A GPU that is not there: CUDA tensors with shape, dtype and device but no data; whoever waits for one is found out. CPU tensors are real."
+"A GPU that is not there: CUDA tensors without data; whoever waits for one is found out. CPU tensors are real."
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,20 +35,21 @@ def half(mask):
 
 
 def answer(func, args, kwargs, true):
-    "A function that gives what the host would read, if this operation makes it wait, and `true` where that is a truth value; else None."
-    kind, to = func.overloadpacket, kwargs.get('device')
-    if kind is aten._local_scalar_dense: return lambda: true if args[0].dtype == torch.bool else .5 if args[0].dtype.is_floating_point else 1
+    "A function that gives what the host would read (`true` for a truth value) if it has to wait for this; else None."
+    kind, to = func.overloadpacket, kwargs.get('device') and torch.device(kwargs['device']).type
+    if kind is aten._local_scalar_dense:
+        return lambda: true if args[0].dtype == torch.bool else .5 if args[0].dtype.is_floating_point else 1
     if kind is aten.nonzero: return lambda: half(args[0])
     if kind in (aten.index, aten.index_put, aten.index_put_) and any(map(is_mask, args[1])):
         places = [p for t in args[1] for p in (half(t).unbind(1) if is_mask(t) else [t])]
         return lambda: func(args[0], places, *args[2:], **kwargs)
-    if kind is aten._to_copy and to is not None and torch.device(to).type == 'cpu':
+    if kind is aten._to_copy and to == 'cpu':
         def copied():
             with _disable_current_modes(): return torch.zeros(args[0].shape, dtype=kwargs.get('dtype') or args[0].dtype)
         return copied
     if kind is aten.copy_ and not isinstance(args[0], FakeTensor): return lambda: args[0]
-    if kind is aten._to_copy and to is not None and torch.device(to).type == 'cuda' and not isinstance(args[0], FakeTensor) and not kwargs.get('non_blocking'):
-        return lambda: func(*args, **kwargs)
+    if kind is aten._to_copy and to == 'cuda' and not isinstance(args[0], FakeTensor):
+        return None if kwargs.get('non_blocking') else lambda: func(*args, **kwargs)
     if kind is aten._linalg_check_errors: return lambda: None
     if kind in (aten.equal, aten.masked_select, aten._unique2, aten.bincount) or func is aten.repeat_interleave.Tensor:
         def unknown(): raise NotImplementedError(f'no answer to {func}')
@@ -56,14 +57,20 @@ def answer(func, args, kwargs, true):
 
 
 class NoGPU(TorchDispatchMode):
-    "Inside, `cuda` is a device without data; `allowed` are callers that may wait, `true` those that are told yes, and `waited` those that did."
-    def __init__(self, allowed=(), true=()): super().__init__(); self.allowed, self.true, self.waited = allowed, true, set()
-    def __enter__(self): MODE.__enter__(); return super().__enter__()
-    def __exit__(self, *error): super().__exit__(*error); MODE.__exit__(*error)
+    "Inside, `cuda` has no data; `allowed` callers may wait, `true` ones are told yes, `waited` holds those that did."
+    def __init__(self, allowed=(), true=()):
+        super().__init__()
+        self.allowed, self.true, self.waited = allowed, true, set()
+    def __enter__(self):
+        MODE.__enter__()
+        return super().__enter__()
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        MODE.__exit__(*error)
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        there = any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs))) or torch.device(kwargs.get('device') or 'cpu').type == 'cuda'
-        if not there:
+        fake = any(isinstance(t, FakeTensor) for t in tree_leaves((args, kwargs)))
+        if not fake and torch.device(kwargs.get('device') or 'cpu').type != 'cuda':
             with _disable_current_modes(): return func(*args, **kwargs)
         if answer(func, args, kwargs, False) is None: return func(*args, **kwargs)
         if (who := caller()) not in self.allowed: raise HostWaits(f'{func} in {who}')
@@ -87,6 +94,11 @@ def to_gpu(module:nn.Module) -> nn.Module:
 @contextmanager
 def bf16():
     "Mixed precision on the GPU that is not there; `torch.autocast` switches itself off without one."
-    torch.set_autocast_enabled('cuda', True); torch.set_autocast_dtype('cuda', torch.bfloat16); torch.autocast_increment_nesting()
+    torch.set_autocast_enabled('cuda', True)
+    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    torch.autocast_increment_nesting()
     try: yield
-    finally: torch.autocast_decrement_nesting(); torch.clear_autocast_cache(); torch.set_autocast_enabled('cuda', False)
+    finally:
+        torch.autocast_decrement_nesting()
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled('cuda', False)

@@ -1,4 +1,4 @@
-"Whether the outputs that a notebook stores are those that it gives: text letter by letter, numbers within rounding, pictures at a glance."
+"Whether a notebook gives what it stores: text letter by letter, numbers within rounding, pictures at a glance."
 import base64, io, re
 
 import numpy as np
@@ -22,7 +22,8 @@ def text_of(outputs) -> str:
 
 
 def pictures_of(outputs) -> list:
-    return [thumbnail(io.BytesIO(base64.b64decode(o.data['image/png']))) for o in outputs if 'image/png' in o.get('data', {})]
+    found = [o.data['image/png'] for o in outputs if 'image/png' in o.get('data', {})]
+    return [thumbnail(io.BytesIO(base64.b64decode(png))) for png in found]
 
 
 def value(number:str) -> float: return float(number.replace(',', '').replace('−', '-'))

@@ -4,7 +4,8 @@ import pytest, torch
 from effssl.runs import run
 from effssl.recipes import read_recipe, recipe
 
-SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
+SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
+             encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
 VIT = dict(encoder='vit_tiny_patch16_224', encoder_args={'depth': 1})
 CNN = dict(encoder='timm:resnet18', encoder_args={'layers': [1, 1, 1, 1], 'channels': [8, 16, 32, 64]}, image_size=32)
 CASES = [  # what is off, what the error must say (the value, and the remedy)
@@ -34,7 +35,8 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(framework='vicreg', framework_args={'covariance': -1}), ['covariance -1', 'not be negative', '25']),
     (dict(framework='vicreg', framework_args={'invariance': -25.}), ['invariance -25.0', 'not be negative']),
     (dict(framework='vicreg', framework_args={'width': 0}), ['width 0', 'at least 1', 'e.g. 2048']),
-    (dict(framework='barlowtwins', framework_args={'weight': -.005}), ['weight -0.005', 'not be negative', 'e.g. 0.0051']),
+    (dict(framework='barlowtwins', framework_args={'weight': -.005}),
+     ['weight -0.005', 'not be negative', 'e.g. 0.0051']),
     (dict(framework='barlowtwins', framework_args={'scale': 0}), ['scale 0', 'positive']),
     (dict(framework='barlowtwins', framework_args={'layers': 0}), ['layers 0', 'at least 1']),
     (dict(framework='dinov2'), ['ResNet', 'use a ViT']),
@@ -42,7 +44,7 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(framework='dinov2', framework_args={'centring': 'sinkhron'}, **VIT), ['sinkhron', 'sinkhorn']),
     (dict(technique='simprun'), ['simprun', 'Known']),
     (dict(technique='toys.RandomTokens'), ['ResNet', 'ViT']),
-    (dict(technique='toys.RandomTokens', technique_args={'share': 1.3}, **VIT, ), ['1.3', '(0, 1]']),
+    (dict(technique='toys.RandomTokens', technique_args={'share': 1.3}, **VIT), ['1.3', '(0, 1]']),
     (dict(technique='simprune'), ['ResNet', 'tokens of a ViT']),
     (dict(technique='simprune', technique_args={'keep_rate': 1.3}, **VIT), ['keep_rate 1.3', '(0, 1]']),
     (dict(technique='simprune', technique_args={'blocks': [1, 20]}, **VIT), ['[1, 20]', 'among 1 to']),
@@ -52,30 +54,38 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
     (dict(technique='simwnw', technique_args={'quota': .9}, **CNN), ['quota 0.9', 'at most 0.75']),
     (dict(technique='simwnw', technique_args={'block': 64}, **CNN), ['block 64', 'smaller than the view of 32 px']),
     (dict(technique='simwnw', technique_args={'block': 5}, **CNN), ['blocks of 5 px', 'overlap=True']),
-    (dict(technique='simwnw', technique_args={'block': 4, 'quota': .125}, **CNN), ['28', 'stride 8', 'quotas that fit']),
+    (dict(technique='simwnw', technique_args={'block': 4, 'quota': .125}, **CNN),
+     ['28', 'stride 8', 'quotas that fit']),
     (dict(technique='simwnw', technique_args={'threshold': 20.}, **CNN), ['threshold 20', "how='exact' or 'mask'"]),
     (dict(technique='simwnw', technique_args={'preset': 'papper'}, **CNN), ['papper', 'paper']),
     (dict(technique='simwnw', technique_args={'how': 'exact', 'both': False}, **CNN), ['both=True']),
     (dict(technique='simwnw', technique_args={'how': 'mask'}, framework='dino', **VIT), ["'mask'", 'ViT drops tokens']),
     (dict(technique='simwnw', framework='dinov2', **VIT), ['DINOv2', 'use DINO or MoCo v3']),
     (dict(technique='simwnw', encoder='toys.NoSteps', encoder_args={}), ['NoSteps', '@steps.register']),
-    (dict(framework='simclr', technique='accel', technique_args={'region': 1.3}, **CNN), ['region 1.3', '(0, 1]', 'e.g. 0.75']),
+    (dict(framework='simclr', technique='accel', technique_args={'region': 1.3}, **CNN),
+     ['region 1.3', '(0, 1]', 'e.g. 0.75']),
     (dict(framework='simclr', technique='accel', technique_args={'windows': 0}, **CNN), ['windows 0', 'at least 1']),
-    (dict(framework='simclr', technique='accel', technique_args={'depths': [1, 5]}, **CNN), ['depths [1, 5]', 'stages 1 to 4']),
-    (dict(framework='simclr', technique='accel', technique_args={'weights': [1, -1, 1, 1]}, **CNN), ['weights [1, -1, 1, 1]', 'not negative']),
+    (dict(framework='simclr', technique='accel', technique_args={'depths': [1, 5]}, **CNN),
+     ['depths [1, 5]', 'stages 1 to 4']),
+    (dict(framework='simclr', technique='accel', technique_args={'weights': [1, -1, 1, 1]}, **CNN),
+     ['weights [1, -1, 1, 1]', 'not negative']),
     (dict(framework='simclr', technique='accel', technique_args={'select': 'hardest'}, **CNN), ['hardest', 'hard']),
     (dict(framework='simclr', technique='accel', **VIT), ['VisionTransformer', 'use a ResNet']),
-    (dict(framework='mocov2', technique='accel', framework_args={'queue': 2048}, **CNN), ['queue 2048', 'set of 1347 images']),
+    (dict(framework='mocov2', technique='accel', framework_args={'queue': 2048}, **CNN),
+     ['queue 2048', 'set of 1347 images']),
     (dict(technique='dual_gating', technique_args={'budget': 1.3}, **CNN), ['budget 1.3', '(0, 1]', 'e.g. 0.3']),
-    (dict(technique='dual_gating', technique_args={'budget': .01}, **CNN), ['budget 0.01 cannot be reached', 'of the MACs are in the stem']),
+    (dict(technique='dual_gating', technique_args={'budget': .01}, **CNN),
+     ['budget 0.01 cannot be reached', 'of the MACs are in the stem']),
     (dict(technique='dual_gating', technique_args={'constraint': 'lagrnge'}, **CNN), ['lagrnge', 'lagrange']),
     (dict(technique='dual_gating', technique_args={'warmup_epochs': -1}, **CNN), ['warmup_epochs -1', 'at least 0']),
     (dict(technique='dual_gating', **VIT), ['VisionTransformer', 'no residual blocks', 'use a ResNet']),
-    (dict(technique='dual_gating', encoder='timm:seresnet18', image_size=32), ['layer1.0.conv1', 'squeeze-and-excitation', 'plain ResNet']),
+    (dict(technique='dual_gating', encoder='timm:seresnet18', image_size=32),
+     ['layer1.0.conv1', 'squeeze-and-excitation', 'plain ResNet']),
     (dict(technique='resize', technique_args={'quota': -1}, **CNN), ['quota -1', '[0, 1)']),
     (dict(technique='evit', technique_args={'keep_rate': 0}, **VIT), ['keep_rate 0', '(0, 1]']),
     (dict(technique='effssl.tiles.Tiled', **VIT), ['VisionTransformer', 'use a ResNet']),
-    (dict(technique='effssl.tiles.Tiled', encoder='timm:resnet26', encoder_args={'drop_path_rate': .1}), ['DropPath', 'drop_path_rate']),
+    (dict(technique='effssl.tiles.Tiled', encoder='timm:resnet26', encoder_args={'drop_path_rate': .1}),
+     ['DropPath', 'drop_path_rate']),
     (dict(technique='tome', technique_args={'keep_rate': .3}, **VIT), ['keep_rate 0.3', 'halve']),
     (dict(technique_args={'keep_rate': .8}), ['keep_rate', 'without a technique']),
     (dict(technique_args='{keep'), ['{keep', 'JSON']),
@@ -113,12 +123,15 @@ CASES = [  # what is off, what the error must say (the value, and the remedy)
 @pytest.mark.parametrize('bad, words', CASES, ids=[next(f'{k}={v}' for k, v in c.items()) for c, _ in CASES])
 def test_refused_before_training(bad, words, tmp_path, monkeypatch):
     monkeypatch.setenv('EFFSSL_DATA', str(tmp_path))
-    with pytest.raises((ValueError, FileNotFoundError)) as e: run(recipe({**SMALL, **bad}), tmp_path/'runs', 'cpu', None)
+    with pytest.raises((ValueError, FileNotFoundError)) as e:
+        run(recipe({**SMALL, **bad}), tmp_path/'runs', 'cpu', None)
     assert all(w in str(e.value) for w in words), str(e.value)
     assert not (tmp_path/'runs').exists()
 
 
-@pytest.mark.parametrize('text, words', [('dataset: digits\nepocs: 3', ['epocs', 'epochs']), ('- digits', ['name: value']), ('a: [', ['not YAML']), (None, ['no recipe file'])])
+@pytest.mark.parametrize('text, words', [
+    ('dataset: digits\nepocs: 3', ['epocs', 'epochs']), ('- digits', ['name: value']), ('a: [', ['not YAML']),
+    (None, ['no recipe file'])])
 def test_recipe_file(text, words, tmp_path):
     if text is not None: (tmp_path/'r.yml').write_text(text)
     with pytest.raises((ValueError, FileNotFoundError)) as e: read_recipe(tmp_path/'r.yml')

@@ -15,7 +15,8 @@ def tree(tmp_path):
     for split, n in (('train', 6), ('val', 3)):
         for c in ('a', 'b'):
             (tmp_path/'set'/split/c).mkdir(parents=True)
-            for i in range(n): Image.new('RGB', (40 + i, 30), (10*i, 100, 200*(c == 'a'))).save(tmp_path/'set'/split/c/f'{i}.jpg')
+            for i in range(n):
+                Image.new('RGB', (40 + i, 30), (10*i, 100, 200*(c == 'a'))).save(tmp_path/'set'/split/c/f'{i}.jpg')
     return tmp_path/'set'
 
 
@@ -54,11 +55,13 @@ def test_views_do_not_depend_on_the_loader():
     seen = {}
     for size in (32, 50):
         for x, _, i, a in loader(ds, size, seed=1):
-            for k, v in zip(i.tolist(), make_views(x, i, [Aug(16)], 7, 2, a)[0].x): assert torch.equal(seen.setdefault(k, v), v)
+            for k, v in zip(i.tolist(), make_views(x, i, [Aug(16)], 7, 2, a)[0].x):
+                assert torch.equal(seen.setdefault(k, v), v)
     assert len(seen) > 1300
 
 
-@pytest.mark.skipif(not (os.environ.get('EFFSSL_DATA') and (data_home()/'cifar10.zip').exists()), reason='CIFAR-10 is not under EFFSSL_DATA')
+@pytest.mark.skipif(not (os.environ.get('EFFSSL_DATA') and (data_home()/'cifar10.zip').exists()),
+                    reason='CIFAR-10 is not under EFFSSL_DATA')
 def test_cifar10():
     ds = load('cifar10', 'test')
     assert len(ds) == 10_000 and ds.size == 32 and len(ds.classes) == 10 and ds.labels.bincount().tolist() == [1000]*10

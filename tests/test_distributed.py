@@ -23,13 +23,17 @@ def pair(tmp_path_factory, request):
     "What both ranks found; where only single frameworks are asked for, in those."
     out, asked = tmp_path_factory.mktemp('two'), [i for i in request.session.items if 'pair' in i.fixturenames]
     some = [i.callspec.params['name'] for i in asked] if all(hasattr(i, 'callspec') for i in asked) else []
-    done = subprocess.run([*TORCHRUN, ROOT/'tests/two.py', out, *some], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    done = subprocess.run([*TORCHRUN, ROOT/'tests/two.py', out, *some], capture_output=True, text=True,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stderr[-4000:]
     return [torch.load(out/f'{rank}.pt', weights_only=False) for rank in (0, 1)]
 
 
 def same(a, b): return torch.allclose(a.float(), b.float(), atol=2e-4, rtol=1e-3)
-def near(a, b): return (a - b).norm() <= 1e-2*b.norm()  # embeddings of a queue, of which some stand behind a ReLU that tipped
+
+def near(a, b):
+    "Of embeddings in a queue, some of which stand behind a ReLU that tipped."
+    return (a - b).norm() <= 1e-2*b.norm()
 
 
 def by_rank(v):
@@ -37,18 +41,21 @@ def by_rank(v):
     return v.view(16, 2, *v.shape[1:]).transpose(0, 1).reshape(v.shape)
 
 
-@pytest.mark.parametrize('name', two.CASES)  # what is joint: negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn, covariance; SimPrune has nothing of the kind
+@pytest.mark.parametrize('name', two.CASES)
 def test_two_processes_step_as_one(pair, name):
+    "Joint are negatives, BatchNorm, centre, keys, queue, neighbours, Sinkhorn, covariance; of SimPrune nothing is."
     (grads, state, loss), (other_grads, other_state, _) = (found[name] for found, *_ in pair)
     joint_grads, joint_state, joint_loss = two.train(name)
     assert grads.keys() == joint_grads.keys()
     whole = sum(g.square().sum() for g in joint_grads.values()).sqrt()
-    for n, g in joint_grads.items():  # fp32 sums in another order: 1e-4 of the gradient's length, 2e-3 where a ReLU tips the other way
+    # fp32 sums in another order: 1e-4 of the gradient's length, 2e-3 where a ReLU tips the other way
+    for n, g in joint_grads.items():
         assert (grads[n] - g).norm() <= 1e-2*whole, (n, (grads[n] - g).norm(), whole)
     assert all(torch.equal(v, other_state[k]) for k, v in state.items()), 'the ranks drift apart'
     for k, v in joint_state.items():
         batches = zip(state[k].split(32), v.split(32)) if k.endswith('queue') else [(state[k], v)]
-        assert all(same(s, j) or k.endswith('queue') and (near(s, j) or near(s, by_rank(j))) for s, j in batches), k  # a queue that is not full has batches as drawn
+        for s, j in batches:  # a queue that is not full has batches as drawn
+            assert same(s, j) or k.endswith('queue') and (near(s, j) or near(s, by_rank(j))), k
     assert abs(loss - joint_loss) <= 1e-4*max(1., abs(joint_loss))
     assert whole > .05  # so the tolerance means something
 
@@ -70,12 +77,14 @@ def test_ranks_agree_over_fifty_steps_of_accel(pair):
 
 
 def test_run_shared_by_two_processes(tmp_path):
-    r = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
+    r = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
+               encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
                framework_args=dict(width=32), epochs=2, batch_size=64, subset=256, test_subset=50, probe=None)
     shared, alone = run(r, tmp_path/'two', 'cpu', None, processes=2), run(r, tmp_path/'one', 'cpu', None)
     assert shared['id'] == alone['id'] and shared['status'] == 'complete' and len(shared['history']) == 3
     assert abs(shared['history'][-1]['loss'] - alone['history'][-1]['loss']) < 1e-3
-    with pytest.raises(ValueError, match='3 processes'): run(recipe(r.__dict__, seed=1), tmp_path/'two', 'cpu', None, processes=3)
+    with pytest.raises(ValueError, match='3 processes'):
+        run(recipe(r.__dict__, seed=1), tmp_path/'two', 'cpu', None, processes=3)
 
 
 def data(): return torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))  # two views of eight samples
@@ -93,7 +102,9 @@ def worker(rank, path):
     assert world() == (rank, 2) and torch.equal(gather(x[0]), data()[0])
     loss = nt_xent(*(F.normalize(net(v), dim=1) for v in x), .2).mean()
     loss.backward()
-    for p in net.parameters(): dist.all_reduce(p.grad); p.grad /= 2  # what DDP does
+    for p in net.parameters():  # what DDP does
+        dist.all_reduce(p.grad)
+        p.grad /= 2
     dist.all_reduce(loss.detach_())
     if rank == 0: torch.save((loss/2, [p.grad for p in net.parameters()]), f'{path}/out.pt')
     dist.destroy_process_group()
@@ -136,5 +147,6 @@ def test_norm_over_kept_positions_is_joint(tmp_path):
     mp.start_processes(norm_worker, (str(tmp_path),), nprocs=2, start_method='forkserver')
     (y, grad, *stats), (y2, grad2, *stats2) = (torch.load(tmp_path/f'{rank}.pt') for rank in (0, 1))
     joint = kept_norm(slice(None))
-    for a, b in zip([torch.cat([y, y2]), torch.cat([grad, grad2]), *stats], joint): assert torch.allclose(a, b, atol=1e-5)
+    for a, b in zip([torch.cat([y, y2]), torch.cat([grad, grad2]), *stats], joint):
+        assert torch.allclose(a, b, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(stats, stats2))

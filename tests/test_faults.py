@@ -1,5 +1,6 @@
 "kill -9 at random moments, resume: the same final weights. Interrupted files, interrupted runs."
 import json, multiprocessing, os, random, signal, subprocess, time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest, torch
@@ -7,20 +8,24 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 import effssl.data
+from effssl.building import complete
 from effssl.data import load, take
 from effssl.encoders import encoder
+from effssl.lookup import write_atomic
 from effssl.recipes import find, names, recipe, run_id
-from effssl.runs import complete, run
+from effssl.runs import run
 from effssl.techniques.accel import Accel
 from effssl.techniques.dual_gating import DualGating
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
-from effssl.train import Pretrain, fit, write_atomic
+from effssl.train import Pretrain, fit
 from effssl.views import augmentations
 from toys import RandomTokens
 
-KILLED = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2),
-                framework_args=dict(width=64), epochs=12, batch_size=32, subset=640, test_subset=100, probe=None, evaluate_every=4)
+KILLED = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
+                encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2),
+                framework_args=dict(width=64), epochs=12, batch_size=32, subset=640, test_subset=100, probe=None,
+                evaluate_every=4)
 
 
 def train(out):
@@ -41,35 +46,41 @@ def epochs_done(record):
 
 def test_kill_and_resume(tmp_path):
     folder = run_id(complete(KILLED))
-    whole = start(tmp_path/'whole'); whole.join(600)
+    whole = start(tmp_path/'whole')
+    whole.join(600)
     assert whole.exitcode == 0
     draw, record = random.Random(0), tmp_path/'killed'/folder/'run.json'
-    for target in sorted(draw.sample(range(9), 5)):  # five moments of twelve epochs, each a random while after its epoch
+    for target in sorted(draw.sample(range(9), 5)):  # of twelve epochs, each killed a random while after
         p = start(tmp_path/'killed')
         while p.is_alive() and epochs_done(record) < target: time.sleep(.02)
         time.sleep(.4*draw.random())
         assert p.is_alive()
-        os.kill(p.pid, signal.SIGKILL); p.join()
-    p = start(tmp_path/'killed'); p.join(600)
+        os.kill(p.pid, signal.SIGKILL)
+        p.join()
+    p = start(tmp_path/'killed')
+    p.join(600)
     assert p.exitcode == 0
     a, b = (torch.load(tmp_path/o/folder/'last.ckpt', weights_only=False) for o in ('whole', 'killed'))
     assert a['state_dict'].keys() == b['state_dict'].keys() and a['global_step'] == b['global_step'] == 20*12
     assert all(torch.equal(v, b['state_dict'][k]) for k, v in a['state_dict'].items())
     records = [json.loads((tmp_path/o/folder/'run.json').read_text()) for o in ('whole', 'killed')]
-    assert [h.get('knn') for h in records[0]['history']] == [h.get('knn') for h in records[1]['history']]
+    assert [h.get('knn20') for h in records[0]['history']] == [h.get('knn20') for h in records[1]['history']]
     assert records[0]['scores'] == records[1]['scores'] and records[1]['status'] == 'complete'
 
 
 def test_atomic_write_keeps_the_old_file(tmp_path):
     path = tmp_path/'run.json'
     write_atomic(path, lambda f: f.write(b'old'))
-    def broken(f): f.write(b'ne'); raise OSError(28, 'No space left on device')
+    def broken(f):
+        f.write(b'ne')
+        raise OSError(28, 'No space left on device')
     with pytest.raises(OSError, match='intact'): write_atomic(path, broken)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['run.json']
 
 
 def test_error_is_recorded_and_the_run_resumes(tmp_path):
-    bad = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
+    bad = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
+                 encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
                  epochs=2, batch_size=64, subset=128, lr=1e30, probe=None, optimizer='adamw')
     with pytest.raises(RuntimeError, match='the loss is'): run(bad, tmp_path, progress=None)
     record = json.loads(next(Path(tmp_path).glob('*/run.json')).read_text())
@@ -77,10 +88,13 @@ def test_error_is_recorded_and_the_run_resumes(tmp_path):
 
 
 def test_weights_do_not_depend_on_evaluation(tmp_path):
-    base = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2), framework_args=dict(width=32),
-                  epochs=2, batch_size=64, subset=128, probe=None, test_subset=50)
-    from dataclasses import replace
-    a, b = (torch.load(Path(run(replace(base, evaluate_every=e), tmp_path, progress=None)['folder'])/'last.ckpt', weights_only=False)['state_dict'] for e in (0, 1))
+    base = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
+                  encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2),
+                  framework_args=dict(width=32), epochs=2, batch_size=64, subset=128, probe=None, test_subset=50)
+    def weights(every):
+        folder = Path(run(replace(base, evaluate_every=every), tmp_path, progress=None)['folder'])
+        return torch.load(folder/'last.ckpt', weights_only=False)['state_dict']
+    a, b = weights(0), weights(1)
     assert all(torch.equal(v, b[k]) for k, v in a.items())
 
 
@@ -93,42 +107,50 @@ def resumed_is_equal(module, data, tmp_path):
     "Train at a stretch, and with a stop after the first epoch: every bit is the same."
     kw = dict(epochs=3, batch_size=32, device='cpu')
     a = fit(module(), data, folder=tmp_path/'a', **kw)
-    with pytest.raises(KeyError, match='stop'): fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
+    with pytest.raises(KeyError, match='stop'):
+        fit(module(), data, folder=tmp_path/'b', callbacks=[StopAfterOne()], **kw)
     b = fit(module(), data, folder=tmp_path/'b', **kw)
     for (k, v), w in zip(a.state_dict().items(), b.state_dict().values()): assert torch.equal(v, w), k
     assert [h['loss'] for h in a.history] == [h['loss'] for h in b.history]
     return a
 
 
-@pytest.mark.parametrize('args', [dict(quota=.25, keep='random'), dict(quota=.5, how='exact'), dict(preset='paper')], ids=str)
+@pytest.mark.parametrize('args', [
+    dict(quota=.25, keep='random'), dict(quota=.5, how='exact'), dict(preset='paper')], ids=str)
 def test_simwnw_resumes_bit_equal(args, tmp_path):
     def module():
         torch.manual_seed(0)
         net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
-        return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32), 'sgd', .1, seed=1)
+        return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32),
+                        'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
     assert all(0 < h['removed'] < 1 for h in history)  # it did remove something
 
 
-@pytest.mark.parametrize('framework, small, args', [('mocov2', dict(queue=64), {}), ('simclr', {}, dict(forward='full', select='examples')),
-                                                    ('swav', dict(prototypes=20, queue=0), dict(scheme='skipping'))], ids=str)
+@pytest.mark.parametrize('framework, small, args', [
+    ('mocov2', dict(queue=64), {}), ('simclr', {}, dict(forward='full', select='examples')),
+    ('swav', dict(prototypes=20, queue=0), dict(scheme='skipping'))], ids=str)
 def test_accel_resumes_bit_equal(framework, small, args, tmp_path):
     def module():
-        torch.manual_seed(0); cls = find('framework', framework)
+        torch.manual_seed(0)
+        cls = find('framework', framework)
         net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
         return Pretrain(cls(net, [Accel(**args)], **small), augmentations(cls.augs, 32), 'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
     assert len({h['depth'] for h in history}) > 1  # it did draw
 
 
-@pytest.mark.parametrize('framework, args', [('vicreg', dict(warmup_epochs=1)), ('barlowtwins', dict(constraint='lagrange')), ('byol', dict(both=True)),
-                                             ('vicreg', dict(two_encoders=True))], ids=str)
+@pytest.mark.parametrize('framework, args', [
+    ('vicreg', dict(warmup_epochs=1)), ('barlowtwins', dict(constraint='lagrange')), ('byol', dict(both=True)),
+    ('vicreg', dict(two_encoders=True))], ids=str)
 def test_dual_gating_resumes_bit_equal(framework, args, tmp_path):
     def module():
-        torch.manual_seed(0); cls = find('framework', framework)
+        torch.manual_seed(0)
+        cls = find('framework', framework)
         net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
         small = dict(hidden=64, out=32) if framework == 'byol' else dict(width=64)
-        return Pretrain(cls(net, [DualGating(.3, **args)], **small), augmentations(cls.augs, 32), 'lars_clip', .1, 1e-4, seed=1)
+        return Pretrain(cls(net, [DualGating(.3, **args)], **small), augmentations(cls.augs, 32), 'lars_clip', .1,
+                        1e-4, seed=1)
     a = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path)
     assert 'macs_share' in a.history[-1] and ('macs_share' in a.history[0]) != bool(args.get('warmup_epochs'))
 
@@ -143,19 +165,23 @@ def test_resume_is_bit_equal(framework, tmp_path):
     def module():
         torch.manual_seed(0)
         net = encoder('vit_tiny_patch16_224', 32, patch_size=8, embed_dim=48, depth=2, num_heads=3, drop_path_rate=.2)
-        return Pretrain(cls(net, [SimPrune(.7, (1, 2)) if local else RandomTokens(.5)], **small), augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
+        return Pretrain(cls(net, [SimPrune(.7, (1, 2)) if local else RandomTokens(.5)], **small),
+                        augmentations(cls.augs, 32, **local), 'adamw', 1e-3, seed=1)
     a = resumed_is_equal(module, data, tmp_path)
-    if a.framework.target is not None: assert not torch.equal(a.framework.target.cls_token, a.framework.encoder.cls_token)
+    if a.framework.target is not None:
+        assert not torch.equal(a.framework.target.cls_token, a.framework.encoder.cls_token)
 
 
-SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t', encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
-             framework_args=dict(width=32), epochs=1, batch_size=64, subset=128, test_subset=50, probe=None)
+SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
+             encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
+             epochs=1, batch_size=64, subset=128, test_subset=50, probe=None)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
     "A folder on a file system of its own, of 2 MB."
-    disk = tmp_path/'disk'; disk.mkdir()
+    disk = tmp_path/'disk'
+    disk.mkdir()
     made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True, text=True)
     if made.returncode: pytest.skip(f'this user may not mount a small disk: {made.stderr.strip()}')
     yield disk
@@ -165,7 +191,7 @@ def small_disk(tmp_path):
 def test_full_disk(small_disk):
     first = run(recipe(SMALL), small_disk, progress=None)
     before = {p: p.read_bytes() for p in small_disk.rglob('*') if p.is_file()}
-    big = recipe(SMALL, encoder_args=dict(channels=[64, 128, 256, 512], stem='imagenet'))  # its checkpoint is larger than the disk
+    big = recipe(SMALL, encoder_args=dict(channels=[64, 128, 256, 512], stem='imagenet'))  # its checkpoint does not fit
     with pytest.raises(OSError, match='No space left|could not be written') as e: run(big, small_disk, progress=None)
     assert 'last.ckpt' in str(e.value) and 'disk full' in str(e.value)
     assert all(p.read_bytes() == b for p, b in before.items())  # earlier results are whole
@@ -176,7 +202,8 @@ def test_full_disk(small_disk):
 
 def test_full_disk_from_the_first_byte(small_disk):
     run(recipe(SMALL), small_disk, progress=None)
-    free = os.statvfs(small_disk); (small_disk/'filler').write_bytes(b'0'*(free.f_bavail*free.f_bsize))
+    free = os.statvfs(small_disk)
+    (small_disk/'filler').write_bytes(b'0'*(free.f_bavail*free.f_bsize))
     with pytest.raises(OSError, match='run.json.*disk full'): run(recipe(SMALL, seed=1), small_disk, progress=None)
     assert not list(small_disk.rglob('*.part'))
     (small_disk/'filler').unlink()
@@ -194,7 +221,8 @@ def test_unreadable_image(tmp_path, monkeypatch):
     r = recipe(SMALL, dataset=f'folder:{folder}', subset=None, test_subset=None, batch_size=16, k=5)
     done = run(r, tmp_path/'runs', progress=None, workers=2)
     (folder/'train/a/17.png').write_bytes(b'not an image')
-    with pytest.raises(ValueError, match='train/a/17.png.*Mend or remove'): run(recipe(r.__dict__, seed=1), tmp_path/'runs', progress=None, workers=2)
+    with pytest.raises(ValueError, match='train/a/17.png.*Mend or remove'):
+        run(recipe(r.__dict__, seed=1), tmp_path/'runs', progress=None, workers=2)
     failed = json.loads((tmp_path/'runs'/run_id(complete(recipe(r.__dict__, seed=1)))/'run.json').read_text())
     assert failed['status'] == 'failed' and '17.png' in failed['error']
     assert run(r, tmp_path/'runs', progress=None) == done

@@ -1,10 +1,13 @@
 "The repository itself: export, cleanliness, README, dependencies, style."
 import ast, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
+from fnmatch import fnmatch
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest, yaml
 
+from changed import graph
 from conftest import ROOT
 from test_notebooks import NOTEBOOKS
 
@@ -21,13 +24,15 @@ def cells(name): return notebook(name)['cells']
 
 
 def copy_repo(tmp_path):
-    for f in ('nbs', 'effssl'): shutil.copytree(ROOT/f, tmp_path/f, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
+    for f in ('nbs', 'effssl'):
+        shutil.copytree(ROOT/f, tmp_path/f, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
     shutil.copy(ROOT/'settings.ini', tmp_path)
     return tmp_path
 
 
 def changed(tmp_path, folder, suffix):
-    return [f for f in TRACKED if f.startswith(f'{folder}/') and f.endswith(suffix) and (tmp_path/f).read_bytes() != (ROOT/f).read_bytes()]
+    return [f for f in TRACKED if f.startswith(f'{folder}/') and f.endswith(suffix)
+            and (tmp_path/f).read_bytes() != (ROOT/f).read_bytes()]
 
 
 def test_export_is_in_sync(tmp_path):
@@ -46,7 +51,8 @@ def test_readme_is_in_sync(): subprocess.run([sys.executable, ROOT/'tests/readme
 @pytest.mark.parametrize('path', ['nbs/02_lockstep.ipynb', pytest.param('nbs', marks=pytest.mark.slow)])
 def test_nbdev_test(path):
     "The command that README names: on one notebook, and with --slow on all, which test_notebooks executes anyway."
-    done = subprocess.run([BIN/'nbdev_test', '--n_workers', '2', '--path', path], cwd=ROOT, capture_output=True, text=True, timeout=3600)
+    done = subprocess.run([BIN/'nbdev_test', '--n_workers', '2', '--path', path], cwd=ROOT, capture_output=True,
+                          text=True, timeout=3600)
     assert done.returncode == 0 and 'Success' in done.stdout, done.stdout[-2000:] + done.stderr[-6000:]
 
 
@@ -54,8 +60,10 @@ def test_dependencies_have_one_source():
     env = yaml.safe_load((ROOT/'environment.yml').read_text())
     assert env['dependencies'] == ['python=3.11', 'pip', {'pip': ['-e .[dev]']}]
     assert 'dependencies' not in (ROOT/'pyproject.toml').read_text()
-    listed = {re.split(r'[<>=\[]', r)[0] for k, v in INI['DEFAULT'].items() if k.endswith('requirements') for r in v.split()}
-    assert {'torch', 'torchvision', 'jupyterlab', 'papermill', 'nbdev', 'matplotlib', 'seaborn', 'umap-learn', 'timm'} <= listed
+    required = ' '.join(v for k, v in INI['DEFAULT'].items() if k.endswith('requirements')).split()
+    listed = {re.split(r'[<>=\[]', r)[0] for r in required}
+    assert {'torch', 'torchvision', 'timm', 'jupyterlab', 'papermill', 'nbdev', 'matplotlib', 'seaborn', 'umap-learn',
+            'ruff'} <= listed
 
 
 def test_library_runs_bare(tmp_path):
@@ -63,9 +71,11 @@ def test_library_runs_bare(tmp_path):
     code = '''
 import importlib, importlib.metadata as metadata, pkgutil, sys
 from importlib.machinery import PathFinder
-absent = {'matplotlib', 'seaborn', 'umap', 'papermill', 'IPython', 'jupyterlab', 'ipywidgets', 'sklearn', 'skimage', 'nbdev', 'fastcore', 'lightly'}
+absent = {'matplotlib', 'seaborn', 'umap', 'papermill', 'IPython', 'jupyterlab', 'ipywidgets', 'sklearn', 'skimage',
+          'nbdev', 'fastcore', 'lightly'}
 find = PathFinder.find_spec
-PathFinder.find_spec = classmethod(lambda cls, name, *a, **k: None if name.split('.')[0] in absent else find(name, *a, **k))
+def found(cls, name, *args, **kw): return None if name.split('.')[0] in absent else find(name, *args, **kw)
+PathFinder.find_spec = classmethod(found)
 distribution = metadata.distribution
 def only_present(name):
     if name.lower() in absent: raise metadata.PackageNotFoundError(name)
@@ -76,38 +86,105 @@ for m in pkgutil.walk_packages(effssl.__path__, 'effssl.'): importlib.import_mod
 from effssl.cli import main
 sys.exit(main(['cost', '--dataset', 'cifar10', '--encoder', 'resnet18', '--json']))
 '''
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'EFFSSL_DATA': str(tmp_path)})
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, 'EFFSSL_DATA': str(tmp_path)})
     assert done.returncode == 0 and json.loads(done.stdout)['ratio'] == 1, done.stderr[-3000:]
 
 
 HEAVY = ('lightning', 'kornia', 'pandas', 'torchvision', 'timm', 'torch', 'numpy')
-SMALL = 'import effssl.lockstep, pkgutil, importlib, effssl.frameworks as f, effssl.techniques as t\n' \
-        'for p in (f, t):\n for m in pkgutil.iter_modules(p.__path__): importlib.import_module(f"{p.__name__}.{m.name}")'
+SMALL = '''import effssl.lockstep, pkgutil, importlib, effssl.frameworks as f, effssl.techniques as t
+for p in (f, t):
+    for m in pkgutil.iter_modules(p.__path__): importlib.import_module(f"{p.__name__}.{m.name}")'''
 
 
-@pytest.mark.parametrize('code, may', [
-    ('import effssl.cli', ()), ("from effssl.cli import main; main(['--help'])", ()), ("from effssl.cli import main; main(['pretrain', '--help'])", ()),
-    ("from effssl.cli import main; main(['pretrain', '--epohcs', '3'])", ()), ("from effssl.cli import main; assert main(['pretrain', '--epochs', 'ten']) == 2", ()),
-    ("from effssl.cli import main; main(['list'])", ('torch', 'numpy')), (SMALL, ('torch', 'numpy'))],
-    ids=['cli', 'help', 'help of a verb', 'mistyped option', 'mistyped value', 'list', 'lockstep, frameworks and techniques'])
+STARTS = {  # code, and which of the heavy packages it may import
+    'cli': ('import effssl.cli', ()),
+    'help': ("from effssl.cli import main; main(['--help'])", ()),
+    'help of a verb': ("from effssl.cli import main; main(['pretrain', '--help'])", ()),
+    'mistyped option': ("from effssl.cli import main; main(['pretrain', '--epohcs', '3'])", ()),
+    'mistyped value': ("from effssl.cli import main; assert main(['pretrain', '--epochs', 'ten']) == 2", ()),
+    'list': ("from effssl.cli import main; main(['list'])", ('torch', 'numpy')),
+    'lockstep, frameworks and techniques': (SMALL, ('torch', 'numpy'))}
+
+
+@pytest.mark.parametrize('code, may', STARTS.values(), ids=STARTS)
 def test_what_an_import_brings_in(code, may):
     "In a fresh process: what only looks up names starts at once."
     tail = f"import sys; print('brought', *[m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, '-c', f'try:\n exec({code!r})\nexcept SystemExit: pass\n{tail}'], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, '-c', f'try:\n exec({code!r})\nexcept SystemExit: pass\n{tail}'],
+                          capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert {*done.stdout.splitlines()[-1].split()[1:]} <= {*may}, done.stdout[-300:]
+
+
+def test_ruff():
+    "Unused and unknown names, long lines, semicolons: pyproject.toml says where, and what else is looked at."
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format=concise'], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def body(module:str) -> list[ast.stmt]: return ast.parse((ROOT/f"{module.replace('.', '/')}.py").read_text()).body
+
+
+def outside(n:ast.stmt) -> list[str]:
+    "What a statement adds to classes from outside: `def f(self)`, `setattr(Class, …)`, `Class.f = …`."
+    if isinstance(n, ast.ClassDef): return []
+    if isinstance(n, ast.FunctionDef): return [f'def {n.name}(self)' for a in n.args.args[:1] if a.arg == 'self']
+    calls = [c for c in ast.walk(n) if isinstance(c, ast.Call) and ast.unparse(c.func) == 'setattr']
+    stored = [a for a in ast.walk(n) if isinstance(a, ast.Attribute) and isinstance(a.ctx, ast.Store)]
+    return [ast.unparse(part) for part in (*calls, *stored)]
+
+
+def test_classes_are_whole():
+    off = [f'{module}: {what}' for module in graph() for n in body(module) for what in outside(n)]
+    assert not off, '\n'.join(off)
+
+
+LAYERS = [  # a module imports modules above it in this list, or beside it; frameworks and techniques none beside them
+    ['lookup'], ['recipes'], ['data', 'views'], ['lockstep'], ['encoders'],
+    ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate'], ['gates'], ['slim'],
+    ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['runs'],
+    ['show'], ['sweep', 'tables'], ['pictures', 'token_pictures'], ['cli']]
+
+
+def layer(module:str) -> int:
+    "The place of a module in LAYERS; -1 if it has none."
+    name = module.removeprefix('effssl.')
+    return next((i for i, patterns in enumerate(LAYERS) if any(fnmatch(name, p) for p in patterns)), -1)
+
+
+def test_imports_point_one_way():
+    "At the top of a module and inside functions."
+    nowhere = [m for m in graph() if layer(m) < 0]
+    assert not nowhere, f'{nowhere}: give them a place in LAYERS'
+    alone = layer('effssl.techniques.any')
+    wrong = [f'{m} imports {other}' for m, found in graph().items() for other in sorted(found)
+             if layer(other) > layer(m) or layer(other) == layer(m) == alone]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_imports_go_in_no_circle(): TopologicalSorter(graph()).prepare()  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_cells_are_short(name):
+    "At most 30 lines, 45 where a class is whole in its cell; blank ones do not count, nor do parameters."
+    code = [c for c in cells(name) if c['cell_type'] == 'code' and c['metadata'].get('tags') != ['parameters']]
+    off = []
+    for text in (''.join(c['source']) for c in code):
+        lines = [l for l in text.splitlines() if l.strip()]
+        if len(lines) > (45 if re.search('^class ', text, re.M) else 30):
+            off.append(f'{len(lines)} lines: {" / ".join(l for l in lines if not l.startswith("#|"))[:90]}')
+    assert not off, '\n'.join(off)
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_notebook_style(name):
     for c in cells(name):
         text = ''.join(c['source'])
-        if c['cell_type'] == 'code' and c.get('metadata', {}).get('tags') != ['parameters'] and '@dataclass' not in text:
-            lines = [l for l in text.splitlines() if l.strip()]
-            most = 45 if re.search('^class ', text, re.M) else 30  # a class is whole in its cell
-            assert len(lines) <= most, f'{name}: a cell of {len(lines)} lines: {lines[0]}'
-            assert max(map(len, lines), default=0) <= 150, f'{name}: a line of {max(map(len, lines))} characters'
-        if 'bar' in c.get('metadata', {}).get('tags', []): assert not c['outputs'], f'{name}: a progress bar or widget is stored'
+        if 'bar' in c.get('metadata', {}).get('tags', []):
+            assert not c['outputs'], f'{name}: a progress bar or widget is stored'
         for o in c.get('outputs', []):
             assert o['output_type'] != 'error', f'{name}: an error is stored in {text[:50]!r}'
             for kind, data in o.get('data', {}).items():
@@ -115,7 +192,7 @@ def test_notebook_style(name):
             assert len(''.join(o.get('text', ''))) < 10_000
             assert 'widget' not in json.dumps(o.get('data', {})), f'{name}: widget state is stored'
     assert name == 'index.ipynb' or ''.join(cells(name)[0]['source']).startswith('# ')
-    assert set(notebook(name)['metadata']) == {'kernelspec'}, f'{name}: widget state or the like is stored with the notebook'
+    assert set(notebook(name)['metadata']) == {'kernelspec'}, f'{name}: widget state or the like is stored with it'
 
 
 @pytest.mark.parametrize('name', [n for n in NOTEBOOKS if n.startswith('experiments/')])
@@ -125,12 +202,11 @@ def test_parameters_are_tagged(name):
 
 
 def test_every_export_is_documented():
-    "Public functions and classes of the package have a docstring."
+    "Functions and classes of the package have a docstring, but hooks of Lightning and what begins with _."
     for path in (ROOT/'effssl').rglob('*.py'):
-        tree = ast.parse(path.read_text())
-        for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and not node.name.startswith('on_'):
-                assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith(('_', 'on_')): continue
+            assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
 
 
 def test_no_path_of_a_machine_and_no_big_file():

@@ -1,15 +1,18 @@
-"Every notebook is one item: executed top to bottom in a real kernel, and what it gives is what it stores. Then: are the committed figures current?"
+"Every notebook, executed top to bottom in a real kernel, gives what it stores; and the committed figures are current."
 import os
+
 import nbformat, numpy as np, papermill, pytest
 
 from conftest import ROOT
 from execute import execute
 from stored import GLANCE, difference, thumbnail
 
-NOTEBOOKS = sorted(p.relative_to(ROOT/'nbs').as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+FOUND = [p.relative_to(ROOT/'nbs') for p in (ROOT/'nbs').rglob('*.ipynb')]
+NOTEBOOKS = sorted(p.as_posix() for p in FOUND if '.ipynb_checkpoints' not in p.parts)
 
 
-def flagged(cell, config): return '#| slow' in cell.source and not config.getoption('--slow') or '#| cuda' in cell.source
+def flagged(cell, config):
+    return '#| slow' in cell.source and not config.getoption('--slow') or '#| cuda' in cell.source
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
@@ -17,13 +20,15 @@ def test_notebook(name, tmp_path, pytestconfig):
     path = ROOT/'nbs'/name
     if name.startswith('experiments/'):
         once = {'rounds': 1} if 'rounds' in papermill.inspect_notebook(path) else {}
-        papermill.execute_notebook(path, tmp_path/'out.ipynb', {'out': str(tmp_path), **once}, cwd=path.parent, kernel_name='python3', progress_bar=False)
+        papermill.execute_notebook(path, tmp_path/'out.ipynb', {'out': str(tmp_path), **once}, cwd=path.parent,
+                                   kernel_name='python3', progress_bar=False)
         return
     nb = nbformat.read(path, as_version=4)
     nb.cells = [c for c in nb.cells if not flagged(c, pytestconfig)]
     stored = {c.id: c.get('outputs', []) for c in nb.cells if 'bar' not in c.metadata.get('tags', [])}
     execute(nb, path)
-    off = {c.source[:60]: difference(stored[c.id], c.get('outputs', []), numbers='#| varies' not in c.source) for c in nb.cells if c.id in stored}
+    off = {c.source[:60]: difference(stored[c.id], c.get('outputs', []), numbers='#| varies' not in c.source)
+           for c in nb.cells if c.id in stored}
     stale = {cell: how for cell, how in off.items() if how}
     assert not stale, f'stored outputs are not current; run `python3 dev.py notebooks --only {name}`: {stale}'
 
@@ -32,4 +37,5 @@ def test_notebook(name, tmp_path, pytestconfig):
 def test_figure_is_current(name):
     drawn = os.path.join(os.environ['EFFSSL_FIGURES'], name)
     if not os.path.exists(drawn): pytest.skip('its notebook did not run in this session')
-    assert np.abs(thumbnail(drawn) - thumbnail(ROOT/'figures'/name)).mean() < GLANCE, f'{name} is not what its notebook draws: python3 dev.py notebooks'
+    off = np.abs(thumbnail(drawn) - thumbnail(ROOT/'figures'/name)).mean()
+    assert off < GLANCE, f'{name} is not what its notebook draws: python3 dev.py notebooks'

@@ -13,10 +13,11 @@ CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'ch
 
 def build(root, out):
     "The site of a checkout, as `python3 dev.py docs` builds it."
-    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', root/'docs', '-d', out/'doctrees', root/'nbs', out/'html']
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', root/'docs', '-d', out/'doctrees']
+    done = subprocess.run([*command, root/'nbs', out/'html'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    return {p.relative_to(out/'html').as_posix(): BeautifulSoup(p.read_text(), 'html.parser') for p in (out/'html').rglob('*.html')}
+    paths = {p.relative_to(out/'html').as_posix(): p for p in (out/'html').rglob('*.html')}
+    return {name: BeautifulSoup(p.read_text(), 'html.parser') for name, p in paths.items()}
 
 
 @pytest.fixture(scope='module')
@@ -35,10 +36,12 @@ def test_every_notebook_is_in_the_navigation(pages):
 def test_nothing_is_fetched_from_elsewhere(pages, folder):
     for name, page in pages.items():
         for tag, key in (('script', 'src'), ('img', 'src'), ('iframe', 'src'), ('source', 'src'), ('link', 'href')):
-            found = [t[key] for t in page.find_all(tag) if re.match(r'(https?:)?//', t.get(key, '')) and 'canonical' not in t.get('rel', [])]
+            sources = [t.get(key, '') for t in page.find_all(tag) if 'canonical' not in t.get('rel', [])]
+            found = [s for s in sources if re.match(r'(https?:)?//', s)]
             assert not found, f'{name} needs {found}'
     for css in (folder/'html').rglob('*.css'):
-        assert not re.search(r'''(@import\s+|url\(\s*)['"]?(https?:)?//''', css.read_text()), f'{css.name} fetches from elsewhere'
+        found = re.search(r'''(@import\s+|url\(\s*)['"]?(https?:)?//''', css.read_text())
+        assert not found, f'{css.name} fetches from elsewhere'
 
 
 def test_links_lead_somewhere(pages, folder):
@@ -53,14 +56,15 @@ def test_links_lead_somewhere(pages, folder):
 
 
 def public(path):
-    body = ast.parse(path.read_text()).body
-    return next((ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__'), [])
+    assigned = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign)]
+    return next((ast.literal_eval(n.value) for n in assigned if n.targets[0].id == '__all__'), [])
 
 
 def test_every_public_name_has_an_entry(pages):
     anchors = {t['id'] for page in pages.values() for t in page.find_all(id=True)}
     index = {a['href'].partition('#')[2] for a in pages['py-modindex.html'].select('.domainindex-table a')}
-    names = {f"{'.'.join(p.relative_to(ROOT).with_suffix('').parts)}.{n}" for p in (ROOT/'effssl').rglob('*.py') for n in public(p)}
+    modules = {'.'.join(p.relative_to(ROOT).with_suffix('').parts): p for p in (ROOT/'effssl').rglob('*.py')}
+    names = {f'{m}.{n}' for m, p in modules.items() for n in public(p)}
     assert len(names) > 100 and not names - anchors and not names - index, sorted(names - anchors | names - index)
 
 
@@ -70,31 +74,40 @@ def rows(page, id):
 
 
 def test_parameters_are_explained(pages):
-    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[1] == ['x', 'Tensor', '', '(B,3,H,W), normalised']
-    assert rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')[-1] == ['returns', 'Tensor', '', '(B,D), or what that step gives']
+    found = rows(pages['02_lockstep.html'], 'effssl.lockstep.embed')
+    assert found[1] == ['x', 'Tensor', '', '(B,3,H,W), normalised']
+    assert found[-1] == ['returns', 'Tensor', '', '(B,D), or what that step gives']
     assert rows(pages['05_objectives.html'], 'effssl.objectives.feature_std')[0] == ['x', 'Tensor', '(B,D)']
-    assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['18_recipes.html'], 'effssl.recipes.Recipe')
+    assert ['lr', 'float | None', 'None', 'for 256 images'] in rows(pages['78_recipes.html'], 'effssl.recipes.Recipe')
     page = pages['frameworks/11_simsiam.html']
     assert page.find('a', href='../05_objectives.html#effssl.objectives.feature_std').code.get_text() == 'feature_std'
     assert 'class SimSiamObjective(Objective):' in page.find('details', 'source').get_text()
 
 
-TOY = {'index': ['m # Toy', 'm See [the licence](../LICENSE), [docs](../docs) and [the trick](techniques/77_trick.ipynb).'],
-       'techniques/77_trick': [
-           'm # A trick', 'm Of `halve` and `scale`, $a_1$ and\n\n$$b^2$$', 'c #| default_exp techniques.trick', 'c #| export\nimport math',
-           'c #| export\ndef halve(x:float|None, # what to halve\n          scale:str="*a|b*",\n         ) -> float: # a half\n'
-           '    "Half of `x`, not of <b> or $x$."\n    return x/2  # not a parameter\n\nclass _Own: pass',
-           'c #| hide\nsecret = 1', 'c #| slow\nhalve(2)']}
+HALVE = '''def halve(x:float|None, # what to halve
+          scale:str="*a|b*",
+         ) -> float: # a half
+    "Half of `x`, not of <b> or $x$."
+    return x/2  # not a parameter
+
+class _Own: pass'''
+TOY = {
+    'index': ['m # Toy', 'm See [the licence](../LICENSE), [docs](../docs), [the trick](techniques/77_trick.ipynb).'],
+    'techniques/77_trick': [
+        'm # A trick', 'm Of `halve` and `scale`, $a_1$ and\n\n$$b^2$$', 'c #| default_exp techniques.trick',
+        'c #| export\nimport math', f'c #| export\n{HALVE}', 'c #| hide\nsecret = 1', 'c #| slow\nhalve(2)']}
 
 
 def test_a_new_notebook_appears_by_itself(tmp_path):
     "Prose, entry, table and source of a toy checkout, letter by letter."
-    for f in ('docs', 'settings.ini', 'LICENSE'): (shutil.copytree if (ROOT/f).is_dir() else shutil.copy)(ROOT/f, tmp_path/f)
+    for f in ('docs', 'settings.ini', 'LICENSE'):
+        (shutil.copytree if (ROOT/f).is_dir() else shutil.copy)(ROOT/f, tmp_path/f)
     for name, cells in TOY.items():
         (tmp_path/'nbs'/name).parent.mkdir(parents=True, exist_ok=True)
         kinds = {'m': dict(cell_type='markdown'), 'c': dict(cell_type='code', outputs=[], execution_count=None)}
         cells = [dict(**kinds[c[0]], source=c[2:], metadata={}, id=f'c{i}') for i, c in enumerate(cells)]
-        (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+        nb = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
+        (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(nb))
     pages = build(tmp_path, tmp_path/'out')
     page, index = pages['techniques/77_trick.html'], pages['index.html']
     assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['A trick', 'API']
@@ -112,6 +125,11 @@ def test_a_new_notebook_appears_by_itself(tmp_path):
     assert [a.get_text() for a in page.select('article p a')] == ['halve'] and len(page.select('.math')) == 2
 
 
+FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
+         '--virtual-time-budget=20000', '--dump-dom']
+
+
 @pytest.fixture(scope='module')
 def browse(pages, folder, tmp_path_factory):
     "Address on a server of our own -> the page as headless Chromium leaves it; every other host is out of reach."
@@ -121,10 +139,9 @@ def browse(pages, folder, tmp_path_factory):
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder/'html'))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     def dump(address):
-        flags = '--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'
-        own = [f'--user-data-dir={tmp_path_factory.mktemp("chromium")}', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1']
-        command = [CHROMIUM, *flags.split(), *own, '--virtual-time-budget=20000', '--dump-dom', f'http://127.0.0.1:{server.server_port}/{address}']
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        page = f'http://127.0.0.1:{server.server_port}/{address}'
+        own = f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'
+        done = subprocess.run([CHROMIUM, *FLAGS, own, page], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-2000:]
         return BeautifulSoup(done.stdout, 'html.parser')
     yield dump

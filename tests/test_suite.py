@@ -1,5 +1,8 @@
 "The suite itself: stale outputs are seen, and a change reaches what it can touch."
+import base64, io, re
+
 import pytest
+from PIL import Image
 from nbformat.v4 import new_output
 
 from changed import Reach
@@ -10,34 +13,48 @@ def printed(text): return [new_output('stream', name='stdout', text=text)]
 
 
 @pytest.mark.parametrize('stored, given, stale', [
-    ('kNN 31.2 %', 'kNN 31.2 %', False), ('kNN 31.2 %', 'kNN 31.3 %', False), ('kNN 31.2 %', 'kNN 35.2 %', True), ('1,234 MACs', '1,240 MACs', False),
-    ('1,234 MACs', '1,334 MACs', True), ('simclr 3', 'simclr 3\nbyol 3', True), ('loss −0.5', 'loss 0.5', True), ('a   1\n', 'a 1', False), ('4e-14', '9e-14', True)])
+    ('kNN 31.2 %', 'kNN 31.2 %', False), ('kNN 31.2 %', 'kNN 31.3 %', False), ('kNN 31.2 %', 'kNN 35.2 %', True),
+    ('1,234 MACs', '1,240 MACs', False), ('1,234 MACs', '1,334 MACs', True), ('simclr 3', 'simclr 3\nbyol 3', True),
+    ('loss −0.5', 'loss 0.5', True), ('a   1\n', 'a 1', False), ('4e-14', '9e-14', True)])
 def test_stale_outputs_are_seen(stored, given, stale):
     assert bool(difference(printed(stored), printed(given))) == stale
     assert not difference(printed(stored), printed(given), numbers=False) or 'byol' in given
 
 
 def test_a_picture_that_is_another_is_seen():
-    import base64, io
-    from PIL import Image
     def picture(level):
         Image.new('L', (96, 48), level).save(f := io.BytesIO(), 'png')
         return [new_output('display_data', {'image/png': base64.b64encode(f.getvalue()).decode()})]
-    assert not difference(picture(100), picture(102)) and 'grey levels' in difference(picture(100), picture(120)) and 'pictures' in difference(picture(100), [])
+    assert not difference(picture(100), picture(102))
+    assert 'grey levels' in difference(picture(100), picture(120)) and 'pictures' in difference(picture(100), [])
 
 
-@pytest.mark.parametrize('files, notebooks, others, tests, not_tests', [
-    ({'nbs/techniques/21_simprune.ipynb', 'effssl/techniques/simprune.py'}, ['techniques/21_simprune', 'experiments/53_simprune'],
-     ['techniques/23_dual_gating', '06_train'], [('test_faults.py', 'test_resume_is_bit_equal', 'dino'), ('test_bad_input.py', 'test_refused_before_training', 'technique=simprune0')],
-     [('test_sweep.py', 'test_dask', ''), ('test_bad_input.py', 'test_refused_before_training', 'technique=accel1'), ('test_faults.py', 'test_kill_and_resume', '')]),
-    ({'effssl/lockstep.py'}, ['techniques/23_dual_gating', '06_train', 'experiments/50_pretrain'], ['17_lookup', '18_recipes'], [('test_sweep.py', 'test_dask', '')], []),
-    ({'nbs/experiments/grids/accel_table6.yml'}, [], ['techniques/21_simprune'], [('test_sweep.py', 'test_committed_grid', 'accel_table6')],
-     [('test_faults.py', 'test_kill_and_resume', '')]),
-    (set(), [], ['techniques/21_simprune', '00_data'], [], [('test_sweep.py', 'test_dask', '')])],
-    ids=['one technique', 'the seam', 'one grid', 'nothing'])
+DASK, KILL, REFUSED = 'sweep.test_dask', 'faults.test_kill_and_resume', 'bad_input.test_refused_before_training'
+REACHED = {  # files that changed: notebooks they touch, others that they do not, tests they touch, and do not
+    'one technique': (
+        {'nbs/techniques/21_simprune.ipynb', 'effssl/techniques/simprune.py'},
+        ['techniques/21_simprune', 'experiments/53_simprune'], ['techniques/23_dual_gating', '06_train'],
+        ['faults.test_resume_is_bit_equal[dino]', f'{REFUSED}[technique=simprune0]', 'together.test_alone[ViT-dino]',
+         'together.test_in_pairs[ViT]'],
+        [DASK, f'{REFUSED}[technique=accel1]', KILL, 'seam.test_one_step[dino]']),
+    'one framework': (
+        {'effssl/frameworks/byol.py'}, ['frameworks/12_byol'], ['frameworks/10_simclr', '00_data'],
+        ['seam.test_one_step[byol]', 'together.test_alone[ViT-byol]'],
+        ['seam.test_one_step[dino]', 'together.test_alone[ViT-dino]']),
+    'the seam': (
+        {'effssl/lockstep.py'}, ['techniques/23_dual_gating', '06_train', 'experiments/50_pretrain'],
+        ['77_lookup', '78_recipes'], [DASK], []),
+    'one grid': (
+        {'nbs/experiments/grids/accel_table6.yml'}, [], ['techniques/21_simprune'],
+        ['sweep.test_committed_grid[accel_table6]'], [KILL]),
+    'nothing': (set(), [], ['techniques/21_simprune', '00_data'], [], [DASK])}
+
+
+@pytest.mark.parametrize('files, notebooks, others, tests, not_tests', REACHED.values(), ids=REACHED)
 def test_a_change_reaches_what_it_can_touch(files, notebooks, others, tests, not_tests):
     reach = Reach(files)
-    for name in notebooks: assert reach.notebook(f'nbs/{name}.ipynb'), name
-    for name in others: assert not reach.notebook(f'nbs/{name}.ipynb'), name
-    for file, function, id in tests: assert reach.test(f'tests/{file}', function, id), function
-    for file, function, id in not_tests: assert not reach.test(f'tests/{file}', function, id), (function, id)
+    def touched(test):
+        file, function, id = re.fullmatch(r'(\w+)\.(\w+)(?:\[(.*)\])?', test).groups('')
+        return reach.test(f'tests/test_{file}.py', function, id)
+    assert [n for n in (*notebooks, *others) if reach.notebook(f'nbs/{n}.ipynb')] == notebooks
+    assert [t for t in (*tests, *not_tests) if touched(t)] == tests

@@ -9,7 +9,8 @@ from conftest import ROOT
 def kernel():
     manager, client = start_new_kernel(kernel_name='python3', cwd=str(ROOT/'nbs'/'tutorials'))
     yield client
-    client.stop_channels(); manager.shutdown_kernel(now=True)
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
 
 
 def answers(client, sent):
@@ -30,27 +31,38 @@ def move(client, model, value):
     client.shell_channel.send(m)
     found = answers(client, m['header']['msg_id'])
     assert not [o for o in found if o['msg_type'] in ('display_data', 'stream')], 'a figure or a text beside the widget'
-    return [(o['content']['comm_id'], bytes(o['buffers'][0])) for o in found if o['msg_type'] == 'comm_msg' and o['buffers']]
+    updates = [o for o in found if o['msg_type'] == 'comm_msg' and o['buffers']]
+    return [(o['content']['comm_id'], bytes(o['buffers'][0])) for o in updates]
+
+
+def opened(client, code):
+    "A widget that code shows: its sliders' models by their labels, its image's model, and the picture it begins with."
+    found = answers(client, client.execute(code))
+    results = [m['content']['data'] for m in found if m['msg_type'] == 'execute_result']
+    assert ['application/vnd.jupyter.widget-view+json' in data for data in results] == [True]
+    states = {m['content']['comm_id']: m['content']['data']['state'] for m in found if m['msg_type'] == 'comm_open'}
+    sliders = {s['description']: i for i, s in states.items() if s.get('description')}
+    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
+    pictures = [m['buffers'][0] for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image]
+    return sliders, image, bytes(pictures[-1])
+
+
+def check_redraws(client, sliders, image, start, moves):
+    "Every move of a slider draws a picture that was not there before."
+    drawn = [start]
+    assert start.startswith(b'\x89PNG')
+    for name, value in moves.items():
+        (target, png), = move(client, sliders[name], value)
+        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
+        drawn.append(png)
 
 
 def test_sliders_redraw(kernel):
-    found = answers(kernel, kernel.execute('from effssl.show import explore_views\nexplore_views()'))
-    models = {m['content']['comm_id']: m for m in found if m['msg_type'] == 'comm_open'}
-    states = {i: m['content']['data']['state'] for i, m in models.items()}
-    assert [m['content']['data'].get('application/vnd.jupyter.widget-view+json') is not None for m in found if m['msg_type'] == 'execute_result'] == [True]
-    slider = {s['description']: i for i, s in states.items() if s.get('description')}
-    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
-    start = [bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]
-    assert start.startswith(b'\x89PNG')
-    assert set(slider) == {'photo', 'crop', 'colour', 'seed'}
-
-    drawn = [start]
-    for name, value in (('crop', .2), ('colour', .9), ('seed', 7)):
-        (target, png), = move(kernel, slider[name], value)
-        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
-        drawn.append(png)
-    for name, value in (('crop', .8), ('colour', .5), ('seed', 4)): (_, back), = move(kernel, slider[name], value)
-    assert back == start                                    # the same strengths, the same picture
+    sliders, image, start = opened(kernel, 'from effssl.show import explore_views\nexplore_views()')
+    assert set(sliders) == {'photo', 'crop', 'colour', 'seed'}
+    check_redraws(kernel, sliders, image, start, {'crop': .2, 'colour': .9, 'seed': 7})
+    for name, value in (('crop', .8), ('colour', .5), ('seed', 4)): (_, back), = move(kernel, sliders[name], value)
+    assert back == start  # the same strengths, the same picture
 
 
 def test_sliders_of_pruned_tokens(kernel):
@@ -58,31 +70,18 @@ def test_sliders_of_pruned_tokens(kernel):
 from effssl.data import photo
 from effssl.encoders import encoder
 from effssl.frameworks.simclr import SimCLR
-from effssl.techniques.simprune import explore_pruned
+from effssl.token_pictures import explore_pruned
 from effssl.views import augmentations, make_views
-torch.manual_seed(0); net = encoder('vit_tiny_patch16_224', 64, patch_size=8, embed_dim=48, depth=3, num_heads=3)
+torch.manual_seed(0)
+net = encoder('vit_tiny_patch16_224', 64, patch_size=8, embed_dim=48, depth=3, num_heads=3)
 views = make_views(photo('chelsea')[None, :, :300, :300], torch.arange(1), augmentations('simclr', 64))
 explore_pruned(SimCLR(net), views, ['chelsea'], (1, 2))'''
-    found = answers(kernel, kernel.execute(code))
-    states = {m['content']['comm_id']: m['content']['data']['state'] for m in found if m['msg_type'] == 'comm_open'}
-    slider = {s['description']: i for i, s in states.items() if s.get('description')}
-    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
-    assert set(slider) == {'photo', 'keep rate', 'progress', 'block'}
-    drawn = [[bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]]
-    for name, value in (('keep rate', .4), ('progress', 1.)):
-        (target, png), = move(kernel, slider[name], value)
-        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
-        drawn.append(png)
+    sliders, image, start = opened(kernel, code)
+    assert set(sliders) == {'photo', 'keep rate', 'progress', 'block'}
+    check_redraws(kernel, sliders, image, start, {'keep rate': .4, 'progress': 1.})
 
 
 def test_sliders_of_similar_blocks(kernel):
-    found = answers(kernel, kernel.execute('from effssl.matching import explore_blocks; explore_blocks()'))
-    states = {m['content']['comm_id']: m['content']['data']['state'] for m in found if m['msg_type'] == 'comm_open'}
-    slider = {s['description']: i for i, s in states.items() if s.get('description')}
-    image = next(i for i, s in states.items() if s['_model_name'] == 'ImageModel')
-    assert set(slider) == {'photo', 'threshold', 'block', 'search', 'colour', 'seed'}
-    drawn = [[bytes(m['buffers'][0]) for m in found if m['msg_type'] == 'comm_msg' and m['content']['comm_id'] == image][-1]]
-    for name, value in (('threshold', 15.), ('colour', .1)):
-        (target, png), = move(kernel, slider[name], value)
-        assert target == image and png.startswith(b'\x89PNG') and png not in drawn, name
-        drawn.append(png)
+    sliders, image, start = opened(kernel, 'from effssl.pictures import explore_blocks\nexplore_blocks()')
+    assert set(sliders) == {'photo', 'threshold', 'block', 'search', 'colour', 'seed'}
+    check_redraws(kernel, sliders, image, start, {'threshold': 15., 'colour': .1})

@@ -12,7 +12,8 @@ class RandomTokens(Technique):
         if not 0 < share <= 1: raise ValueError(f'share {share} must be in (0, 1]')
         self.share = share
     def setup(self, framework):
-        if not hasattr(framework.encoder, 'blocks'): raise ValueError(f'RandomTokens drops tokens of a ViT; a {type(framework.encoder).__name__} has none')
+        if not hasattr(framework.encoder, 'blocks'):
+            raise ValueError(f'RandomTokens drops tokens of a ViT; a {type(framework.encoder).__name__} has none')
     def between(self, step, walk):
         if step.name != 'embed': return
         n = walk.branches[0].x.shape[1] - 1

@@ -20,10 +20,12 @@ class BYOLObjective(Objective):
     def __init__(self, dim:int, # of the features
                  hidden:int=4096, out:int=256, # widths of projector and predictor
                  momentum:float=.996): # of the target projector, at the start
-        if min(hidden, out) < 1: raise ValueError(f'hidden {hidden} and out {out} must be at least 1, e.g. 4096 and 256')
-        super().__init__(dim, hidden=hidden, out=out, momentum=momentum)
+        if min(hidden, out) < 1:
+            raise ValueError(f'hidden {hidden} and out {out} must be at least 1, e.g. 4096 and 256')
+        super().__init__(dim)
         self.momentum = momentum
-        self.projector, self.predictor = mlp(dim, hidden, out, bias=False), mlp(out, hidden, out, bias=False)
+        self.projector = mlp(dim, hidden, out, bias=False)
+        self.predictor = mlp(out, hidden, out, bias=False)
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
     def heads(self, x, role='online'):
         if role == 'online': return F.normalize(self.predictor(self.projector(x)).float(), dim=1)

@@ -17,8 +17,7 @@ def nt_xent(o:Tensor, # (B,D) L2-normalised projections of one view
             t:Tensor, # (B,D) of the other view
             temperature:float) -> Tensor: # (B,)
     "NT-Xent of each sample, mean of its two anchors (SimCLR eq. 1)."
-    rank, _ = world()
-    positive = torch.arange(len(o), device=o.device) + rank*len(o)  # column of the positive
+    positive = torch.arange(len(o), device=o.device) + world()[0]*len(o)  # column of the positive
     o, t = o.float(), t.float()
     O, T = gather(o), gather(t)
     def anchor(a, same, other):
@@ -32,11 +31,13 @@ def crossed_nt_xent(o:Tensor, # (M,B,D) L2-normalised projections of M windows o
                     t:Tensor, # (N,B,D) of the other
                     temperature:float) -> Tensor: # (M,N,B)
     "NT-Xent of every o[p] with every t[q]; negatives are o[0] and t[0] of the other images."
-    B, (rank, n) = o.shape[1], world()
+    B = o.shape[1]
+    rank, n = world()
+    own = torch.arange(B, device=o.device)[:, None] + rank*B
+    own = torch.cat([own, own + n*B], 1)  # columns of a sample's own two keys
     with full_precision(o):
         o, t = o.float(), t.float()
-        keys, own = torch.cat([gather(o[0]), gather(t[0])]), torch.arange(B, device=o.device)[:, None] + rank*B
-        own = torch.cat([own, own + n*B], 1)
+        keys = torch.cat([gather(o[0]), gather(t[0])])
         others = lambda a: (a @ keys.T/temperature).scatter(2, own.expand(len(a), -1, -1), float('-inf')).logsumexp(2)
         sims = torch.einsum('mbd,nbd->mnb', o, t)/temperature
         return (torch.logaddexp(sims, others(o)[:, None]) + torch.logaddexp(sims, others(t)[None]))/2 - sims
@@ -47,7 +48,7 @@ class SimCLRObjective(Objective):
     def __init__(self, dim:int, hidden:int|None=None, # None: `dim`
                  out:int=128, temperature:float=.1):
         if temperature <= 0: raise ValueError(f'temperature {temperature} must be positive, e.g. 0.1')
-        super().__init__(dim, hidden=hidden, out=out, temperature=temperature)
+        super().__init__(dim)
         self.temperature = temperature
         self.projector = mlp(dim, hidden or dim, out, last_norm=True)
     def heads(self, x, role='online'): return F.normalize(self.projector(x), dim=1)

@@ -9,7 +9,8 @@ __all__ = ['EViT']
 import torch
 
 from ..lockstep import Branch, Technique
-from ..tokens import attention_received, check_rate, keep_count, keep_tokens, patches, prune_after
+from ..tokens import (append_tokens, attention_received, check_rate, keep_count, keep_tokens, patch_tokens,
+                           prune_after, sizes_of, take_tokens)
 
 # %% ../../nbs/techniques/30_evit.ipynb #6f66f640
 class EViT(Technique):
@@ -18,21 +19,23 @@ class EViT(Technique):
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
                  fuse:bool=False): # append the attention-weighted sum of the dropped tokens
-        super().__init__(); self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
+        super().__init__()
+        self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'EViT')
     def between(self, step, walk):
         if not self.here(step): return
-        for b in walk.branches: self.prune(b)
-    def prune(self, b:Branch):
-        "Drop tokens of one branch."
-        x, n = patches(b), patches(b).shape[1]
-        k = keep_count(n, self.keep_rate)
-        if k == n: return
-        score, whole = attention_received(b), 0 if b.sizes is None else b.sizes.sum(1, keepdim=True)
-        order = score.argsort(dim=1, descending=True, stable=True)
-        keep_tokens(b, order[:, :k])
-        if self.fuse:
-            weight = score.scatter(1, order[:, :k], 0.)  # 0 for what was kept
-            b.x = torch.cat([b.x, torch.einsum('bn,bnd->bd', weight.to(x.dtype), x)[:, None]], 1)
-            b.kept = torch.cat([b.kept, b.kept.new_full((len(x), 1), -1)], 1)
-            if b.sizes is not None: b.sizes = torch.cat([b.sizes, whole - b.sizes.sum(1, keepdim=True)], 1)
+        for b in walk.branches: keep_attended(b, self.keep_rate, self.fuse)
+
+# %% ../../nbs/techniques/30_evit.ipynb #30a00001
+def keep_attended(branch:Branch, keep_rate:float, fuse:bool):
+    "Drop the patch tokens of a branch that get least attention; with `fuse` one more token carries their weighted sum."
+    x, sizes = patch_tokens(branch), sizes_of(branch)
+    k = keep_count(x.shape[1], keep_rate)
+    if k == x.shape[1]: return
+    attention = attention_received(branch)
+    order = attention.argsort(dim=1, descending=True, stable=True)
+    keep_tokens(branch, order[:, :k])
+    if not fuse: return
+    weight = attention.scatter(1, order[:, :k], 0.)  # 0 for what was kept
+    fused = torch.einsum('bn,bnd->bd', weight.to(x.dtype), x)
+    append_tokens(branch, fused[:, None], take_tokens(sizes, order[:, k:]).sum(1, keepdim=True))

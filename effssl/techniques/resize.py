@@ -12,22 +12,28 @@ from ..lockstep import Technique
 from ..matching import auto_block, count_of
 from ..tiles import stride_of
 
+# %% ../../nbs/techniques/33_resize.ipynb #db258ee0
+def narrowed(side:int, # of the view, px
+             quota:float, # share of its pixels that goes
+             stride:int) -> int: # of the encoder
+    "Width of a view that stays as high as it is. Raises ValueError for what does not fit."
+    if side % stride: raise ValueError(f'views of {side} px are not divisible by the stride {stride} of the encoder')
+    block = auto_block(side)
+    return side - block*count_of(quota, side//block, 'a view')
+
 # %% ../../nbs/techniques/33_resize.ipynb #70533be2
 class Resize(Technique):
-    "Views with fewer pixels: as high, and narrower by a quota, in steps of SimWNW's blocks (8 px up to 64 px, else 32)."
+    "Views with fewer pixels: as high, but narrower by a quota, in steps of SimWNW's blocks (8 px to 64 px, else 32)."
     canvas = True
     def __init__(self, quota:float=.25): # share of the pixels that goes
-        super().__init__(); self.quota = quota
+        super().__init__()
+        self.quota = quota
         if not 0 <= quota < 1: raise ValueError(f'quota {quota} must be in [0, 1), e.g. 0.25')
     def setup(self, framework): self.stride = stride_of(framework.encoder)
-    def check_views(self, sizes): self.width(sizes[0])
+    def check_views(self, sizes): narrowed(sizes[0], self.quota, self.stride)
     def before(self, walk):
         if not walk.pairs: return  # evaluation sees whole images
         for b in walk.branches:
-            side = b.x.shape[-1]; width = self.width(side)
+            side = b.x.shape[-1]
+            width = narrowed(side, self.quota, self.stride)
             if width < side: b.x = F.interpolate(b.x, (side, width), mode='bilinear', antialias=True)
-    def width(self, side:int) -> int:
-        "Of a view as high as `side`. Raises ValueError for what does not fit."
-        if side % self.stride: raise ValueError(f'views of {side} px are not divisible by the stride {self.stride} of the encoder')
-        block = auto_block(side)
-        return side - block*count_of(self.quota, side//block, 'a view')

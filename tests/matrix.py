@@ -1,0 +1,22 @@
+"What test_together and test_device combine: every framework and technique, small, on a tiny ResNet and a tiny ViT."
+FAMILIES = {
+    'ResNet': dict(encoder='timm:resnet18', encoder_args=dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
+    'ViT': dict(encoder='vit_tiny_patch16_224', encoder_args=dict(patch_size=8, embed_dim=24, depth=4, num_heads=3))}
+SMALL = {  # frameworks' arguments where their own are large
+    'barlow_twins': dict(width=32), 'byol': dict(hidden=32), 'dino': dict(prototypes=16, hidden=32),
+    'dinov2': dict(prototypes=16, hidden=32), 'mocov1': dict(queue=16), 'mocov2': dict(queue=16),
+    'mocov3': dict(hidden=32), 'simsiam': dict(width=32), 'vicreg': dict(width=32),
+    'swav': dict(prototypes=16, queue=16, queue_start=0, hidden=32)}
+NEED_TOKENS = {'dinov2'}  # frameworks that refuse encoders, and techniques, without all patch tokens
+TECHNIQUES = {  # arguments; blocks of their own, so that pairs need not act after the same
+    'simprune': dict(blocks=[1, 3]), 'dynamicsimprune': dict(blocks=[2], compute=.8), 'evit': dict(blocks=[2]),
+    'tome': dict(blocks=[2, 4]), 'last_block': {}, 'resize': {}, 'simwnw': {}, 'accel': {}, 'dual_gating': {},
+    'rotation': {}}
+WORKS = {  # on an encoder of the family
+    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation'},
+    'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation'}}
+WAYS = [  # of a technique, other than its first
+    ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),
+    ('simwnw', dict(preset='paper')), ('simwnw', dict(quota=.25, how='reuse')),
+    ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
+    ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True))]
