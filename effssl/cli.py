@@ -18,8 +18,10 @@ def setting(text:str) -> tuple:
     "'keep_rate=0.8' as ('keep_rate', 0.8)."
     name, eq, value = text.partition('=')
     if not eq: raise ValueError(f'--set {text}: write --set name=value')
-    try: return name, json.loads(value)
-    except ValueError: return name, value
+    for read in (json.loads, float):  # .5 is no JSON
+        try: return name, read(value)
+        except ValueError: pass
+    return name, value
 
 # %% ../nbs/71_cli.ipynb #55694f04
 def recipe_options(verb:argparse.ArgumentParser):

@@ -317,11 +317,11 @@ def sinkhorn(scores:Tensor, # (B,K) cosines
              sharpness, # 1 / temperature
              iterations:int=3) -> Tensor: # (B,K), rows sum to 1
     "Assignments in which all prototypes have nearly the same mass."
-    q = ((scores.float() - 1)*sharpness).exp()  # a cosine is at most 1, so nothing overflows
+    q = ((scores.double() - 1)*sharpness).exp()  # cosines: nothing overflows, nor underflows up to a sharpness of 350
     for _ in range(iterations):
         q = q/average(q.sum(0))
         q = q/q.sum(1, keepdim=True)
-    return q
+    return q.float()
 
 # %% ../nbs/05_objectives.ipynb #5b2e91d1
 def cross_entropy(q:Tensor, # (B,K) assignments

@@ -23,6 +23,8 @@ def prune_after(encoder:nn.Module, blocks, # numbers from 1
     if not names:
         kind = type(encoder).__name__
         raise ValueError(f'{who} removes tokens of a ViT; a {kind} has none: use e.g. deit_small_patch16_224')
+    odd = [b for b in blocks if not isinstance(b, int)]
+    if odd: raise ValueError(f'{who}: blocks {blocks!r} must be whole numbers in a list, e.g. {thirds(len(names))}')
     wanted = tuple(f'blocks.{b - 1}.attn' for b in blocks)
     if not wanted or not set(wanted) <= set(names):
         depth = len(names)

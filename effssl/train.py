@@ -38,12 +38,13 @@ def param_groups(framework:Framework, weight_decay:float, decay_all:bool) -> lis
     groups = {}
     for p in framework.parameters():
         if not p.requires_grad: continue
-        free, matrix = p in undecayed, p.ndim > 1
-        decay = weight_decay if (decay_all or matrix) and not free else 0.
-        groups.setdefault((decay, p not in fixed, free and matrix), []).append(p)
-    # timm's LARS has no trust ratio without decay, unless told to adapt always
-    return [dict(params=ps, weight_decay=decay, decayed=decay > 0, scheduled=scheduled, always_adapt=adapt)
-            for (decay, scheduled, adapt), ps in groups.items()]
+        matrix = p.ndim > 1
+        decayed = (decay_all or matrix) and p not in undecayed
+        groups.setdefault((decayed, p not in fixed, matrix), []).append(p)
+    # LARS has a trust ratio for all that has more than one dimension, as in the authors' codes; timm's goes by the
+    # decay, of which 0 is as good a value as any other
+    return [dict(params=ps, weight_decay=decayed*weight_decay, decayed=decayed, scheduled=scheduled,
+                 always_adapt=matrix) for (decayed, scheduled, matrix), ps in groups.items()]
 
 def cosine_factor(step:int, total:int, warmup:int) -> float:
     "Linear warm-up, then cosine to 0: the factor of the learning rate at a step."
@@ -77,7 +78,7 @@ class Pretrain(L.LightningModule):
         walk = self.framework.walk(views, **clock(self, batch_idx))
         with SyncBatchNorm() if world()[1] > 1 else nullcontext(): loss = self.framework(walk)
         watch(self, loss, walk)
-        return loss
+        return loss*batch_weight(self.trainer, batch_idx)
     def configure_optimizers(self): return optimizer_of(self)
     def on_before_optimizer_step(self, optimizer):
         self.framework.before_step(self.current_epoch)  # objectives look at their gradients
@@ -127,6 +128,13 @@ def move_decay(optimizer, optim:dict, progress:float):
     if end is None: end = start
     for g in optimizer.param_groups:
         if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*progress))/2
+
+# %% ../nbs/06_train.ipynb #17a00006
+def batch_weight(trainer, batch_idx:int) -> float:
+    "1; more in an epoch's last step where it has fewer batches: Lightning divides by `accumulate` all the same."
+    batches, k = trainer.num_training_batches, trainer.accumulate_grad_batches
+    rest = batches % k
+    return k/rest if batch_idx >= batches - rest else 1.
 
 # %% ../nbs/06_train.ipynb #82141491
 def watch(module:Pretrain, loss:Tensor, walk:Walk):

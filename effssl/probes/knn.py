@@ -24,7 +24,8 @@ def knn(train:tuple[Tensor, Tensor], test:tuple[Tensor, Tensor], # (features, la
     out = []
     for part in F.normalize(u, dim=1).split(1024):
         sim, i = (part.to(device) @ x.T).topk(k)
-        votes = torch.zeros(len(part), classes, device=device).scatter_add_(1, y[i], (sim/temperature).exp())
+        weight = ((sim - sim[:, :1])/temperature).exp()  # relative to the nearest: nothing overflows
+        votes = torch.zeros(len(part), classes, device=device).scatter_add_(1, y[i], weight)
         out.append(votes.argmax(1).cpu())
     return score(torch.cat(out), v, f'kNN k={k}, cosine' + (f', temperature {temperature:g}' if k > 1 else ''))
 
