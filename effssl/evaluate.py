@@ -15,7 +15,7 @@ from .cost import Ledger
 from .data import Images
 from .lockstep import embed
 from .objectives import pooled
-from .recipes import Recipe, find, probes_of
+from .recipes import Recipe, make, probes_of
 from .views import Aug, draw_view, normalize, plain_view
 
 # %% ../nbs/07_evaluate.ipynb #8819c680
@@ -130,10 +130,7 @@ class Probe:
 # %% ../nbs/07_evaluate.ipynb #07aa0002
 def probes(r:Recipe) -> list[Probe]:
     "The probes of a recipe. Raises ValueError for arguments that one does not take."
-    def made(name, args):
-        try: return find('probe', name)(**args)
-        except TypeError as e: raise ValueError(f'probe {name!r} does not take these arguments, {args}: {e}') from e
-    return [made(*p) for p in probes_of(r)]
+    return [make('probe', *p) for p in probes_of(r)]
 
 def evaluate(encoder:nn.Module|None, # None: raw pixels
              sets:Sets, r:Recipe, by:list[Probe]|None=None, # None: the recipe's probes

@@ -66,7 +66,6 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
             record |= train_and_judge(r, framework, augs, images, sets, folder, dev, progress, workers, record)
     return finished(folder)
 
-
 # %% ../nbs/08_runs.ipynb #9596de54
 class Busy(RuntimeError): "Another process is at this run."
 

@@ -6,9 +6,9 @@ import pytest, yaml
 
 import effssl.sweep
 from conftest import ROOT
-from effssl.building import complete, make
+from effssl.building import complete
 from effssl.cli import main
-from effssl.recipes import recipe, Recipe, run_id, techniques_of
+from effssl.recipes import Recipe, make, recipe, run_id, techniques_of
 from effssl.records import load
 from effssl.sweep import plan, read_grid, sweep
 
