@@ -275,9 +275,9 @@ def matched_boxes(walk:Walk, grid:Grid, v:int, w:int, m:Match, gone:Tensor, mirr
     pairs, used = [], set()
     for i, j in walk.pairs:
         a, b = sorted((holders[i], holders[j]), key=lambda b: b.view)
-        if (a.view, b.view) == (v, w) and not {id(a), id(b)} & used:
+        if (a.view, b.view) == (v, w) and not {a, b} & used:
             pairs.append((a, b, boxes))
-            used |= {id(a), id(b)}
+            used |= {a, b}
     return pairs
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #2c638cb4
