@@ -125,11 +125,11 @@ def vit_steps(encoder:timm_vit.VisionTransformer) -> list[Step]:
             Step('norm', norm, end, kind='norm'), Step('pool', pool, end, kind='pool')]
 
 # %% ../nbs/03_encoders.ipynb #a88c0c0c
-def cifar_stem(encoder:nn.Module, padding:int=1) -> nn.Module:
-    "Replace a ResNet's stem by a 3×3 convolution of stride 1 without max-pooling."
+def cifar_stem(encoder:nn.Module, padding:int=1, stride:int=1) -> nn.Module:
+    "Replace a ResNet's stem by a 3×3 convolution without max-pooling."
     old = encoder.conv1
     if not isinstance(old, nn.Conv2d): raise ValueError("this ResNet has a deep stem: pass stem='imagenet'")
-    encoder.conv1 = nn.Conv2d(3, old.out_channels, 3, 1, padding, bias=False)
+    encoder.conv1 = nn.Conv2d(3, old.out_channels, 3, stride, padding, bias=False)
     nn.init.kaiming_normal_(encoder.conv1.weight, mode='fan_out', nonlinearity='relu')
     encoder.maxpool = nn.Identity()
     return encoder
@@ -147,16 +147,20 @@ def check_size(name:str, encoder:nn.Module, image_size:int):
                          f'use {image_size//p*p} or {(image_size//p + 1)*p} px')
 
 # %% ../nbs/03_encoders.ipynb #7c73112f
-def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=1, **kw) -> nn.Module:
+def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=1, stem_stride:int=1, # of CIFAR's
+                 zero_init_residual:bool=True, # blocks begin as the identity: the last norm's weight is 0
+                 **kw) -> nn.Module:
     "A ResNet of torchvision or timm without its classifier. `stem` None: CIFAR's up to 64 px, unless it is a deep one."
     if stem not in (None, 'cifar', 'imagenet'): raise unknown('stem', stem, ['cifar', 'imagenet'])
     if name in RESNETS:
-        encoder = torchvision.models.get_model(name, zero_init_residual=True, **kw)
+        encoder = torchvision.models.get_model(name, zero_init_residual=zero_init_residual, **kw)
         encoder.num_features = encoder.fc.in_features
         encoder.fc = nn.Identity()
-    else: encoder = timm.create_model(name.removeprefix('timm:'), num_classes=0, **kw)
+    else:
+        name, kw = name.removeprefix('timm:'), {'zero_init_last': zero_init_residual} | kw
+        encoder = timm.create_model(name, num_classes=0, **kw)
     if stem is None: stem = 'cifar' if image_size <= 64 and isinstance(encoder.conv1, nn.Conv2d) else 'imagenet'
-    return cifar_stem(encoder, stem_padding) if stem == 'cifar' else encoder
+    return cifar_stem(encoder, stem_padding, stem_stride) if stem == 'cifar' else encoder
 
 def named_vit(name:str, image_size:int, **kw) -> nn.Module:
     "A ViT of timm without its classifier; of another image size where patches do not fit, which `check_size` reports."
