@@ -89,7 +89,7 @@ class Recipe:
     evaluate_every: int|None = None # epochs between kNN scores; None: ten in a training, 0: at the end only
     k: int = 20 # of the kNN during training
     temperature: float = .07 # of kNN
-    probe: str|None = 'dual_gating' # protocol of the linear probe; None: no linear probe
+    probe: str|None = 'logistic' # protocol of the linear probe; None: no linear probe
     probe_crops: int = 0 # sets of random crops for the probe
     probes: str|None = None # how the trained encoder is judged; None: knn + linear
     probe_args: dict|None = None # as JSON; of several probes {name: {…}}

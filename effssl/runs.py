@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['load_data', 'run', 'Busy', 'only_one', 'under_way', 'launch', 'pretraining', 'fit_recipe', 'measure', 'networks',
-           'price', 'beginnings', 'recorded', 'curve_of', 'train_and_judge', 'trained', 'trained_encoder', 'reevaluate']
+           'price', 'beginnings', 'recorded', 'curve_of', 'how_far', 'train_and_judge', 'trained', 'trained_encoder',
+           'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
 import hashlib, json, os, subprocess, sys, tempfile
@@ -20,11 +21,12 @@ from .building import build, complete, cost
 from .cost import memory, step_table, untouched
 from .data import Images, load as load_split, stored_size, take
 from .encoders import checkpoint_weights
-from .evaluate import QUICK, Score, Sets, device_of, evaluate, mean_macs, probes
+from .evaluate import QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
 from .objectives import Framework
 from .recipes import Recipe, run_id
 from .records import environment, finished, write_json
 from .train import Pretrain, fit, pick_device, ranks
+from .travel import moved, rankme, weights
 from .views import random_views
 
 # %% ../nbs/08_runs.ipynb #005fa07e
@@ -160,15 +162,21 @@ def curve_of(r:Recipe, sets:Sets):
     few = Sets(take(sets.train, QUICK[0], r.seed), take(sets.test, QUICK[1], r.seed), sets.size)
     return lambda fw: {name: s.value for name, s in evaluate(fw.encoder, few, r, quick=True).items()}
 
+def how_far(encoder, start:dict, sets:Sets, seed:int) -> dict:
+    "Relative distance of each stage's weights from where they started; RankMe of a few test images."
+    few = take(sets.test, QUICK[1], seed)
+    return dict(moved=moved(encoder, start), rankme=rankme(features(encoder, few, sets.size)[0]))
+
 # %% ../nbs/08_runs.ipynb #0603142e
 def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     starts = beginnings(r, framework.to(device).encoder)
     baselines = {name: recorded(evaluate(net, sets, r, quick=True)) for name, net in starts.items()}
-    curve = curve_of(r, sets)
+    curve, start = curve_of(r, sets), weights(framework.encoder)
     row0 = dict(epoch=0, **curve(framework))
+    def far(framework): return how_far(framework.encoder, start, sets, r.seed)
     def keep(history): write_json(folder/'run.json', record | dict(baselines=baselines, history=[row0, *history]))
-    module = pretraining(r, framework, augs, curve, keep)
+    module = pretraining(r, framework, augs, lambda fw: curve(fw) | far(fw), keep)
     timing = fit_recipe(r, module, images, folder, device, workers, progress)
     framework.to(device)
     others = {name: dict(scores=recorded(evaluate(net, sets, r)), **price(framework.encoder, net, sets))
@@ -176,7 +184,7 @@ def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, device
     spread = [h['feature_std'] for h in module.history if 'feature_std' in h]
     return dict(baselines=baselines, history=[row0, *module.history],
                 scores=recorded(evaluate(framework.encoder, sets, r)), **({'networks': others} if others else {}),
-                cost=record['cost'] | timing, feature_std=spread[-1] if spread else None)
+                cost=record['cost'] | timing, feature_std=spread[-1] if spread else None, **far(framework))
 
 # %% ../nbs/08_runs.ipynb #147629ed
 def trained(folder) -> tuple[Recipe, Framework]:
@@ -201,7 +209,7 @@ def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
 def reevaluate(folder, # of a finished run
                dataset:str|None=None, # None: the run's own
                ks:list=(1, 20, 200), temperature:float=.07, # of kNN
-               probe:str|None='dual_gating', # protocol of the linear probe; None: no linear probe
+               probe:str|None='logistic', # protocol of the linear probe; None: no linear probe
                probe_crops:int=0, # sets of random crops for the linear probe
                subset:int|None=None, # images to train the probes on; None: all
                test_subset:int|None=None, # images to test on; None: all
