@@ -87,14 +87,15 @@ def cost_of(args) -> dict:
     return of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
 
 def show_scores(found:dict) -> str:
-    "Scores of a run as text, those of light networks below, and the run's folder."
+    "Scores of a run as text, those of light networks below, what speaks against them, and the run's folder."
     from effssl.evaluate import Score
+    from effssl.records import doubts
     line = lambda name, score: f'{name}: {Score.of(score)}'
     lines = [line(*s) for s in found['scores'].items()]
     for name, n in found.get('networks', {}).items():
         lines += [f"{name}, {n['reduction']:.1f} % of the MACs saved:"]
         lines += ['  ' + line(*s) for s in n['scores'].items()]
-    return '\n'.join([*lines, str(found['folder'])])
+    return '\n'.join([*lines, *(f'beware: {d}' for d in doubts(found)), str(found['folder'])])
 
 # %% ../nbs/71_cli.ipynb #3c02e789
 def show_cost(c:dict) -> str:

@@ -184,14 +184,15 @@ def show_convergence(runs:list[dict], # records, as `run` returns them or run.js
         h = pd.DataFrame(run['history'])
         name = score or curve_scores(run)[0]
         h['seconds'] = h.get('seconds', pd.Series(0., h.index)).fillna(0).cumsum()
-        h = h.dropna(subset=name)
+        shown = h.dropna(subset=name)
         for ax, x in zip(axs, ('epoch', 'seconds')):
-            ax.plot(h[x], h[name], marker='o', ms=3, color=c, label=label(run))
+            ax.plot(shown[x], shown[name], marker='o', ms=3, color=c, label=label(run))
+            if 'online' in h: ax.plot(h[x], h.online, lw=.8, ls='-.', color=c)
             for baseline, line in (('untrained', ':'), ('pixels', '--')):
                 ax.axhline(value_of(run['baselines'][baseline][name]), ls=line, lw=1, color=c)
     axs[0].set(xlabel='epoch', ylabel=f"{name}: {run['scores'][name].get('metric', 'accuracy')}")
     axs[1].set(xlabel='seconds of training')
-    axs[1].legend(fontsize=7, title=':  untrained   - -  raw pixels', title_fontsize=7)
+    axs[1].legend(fontsize=7, title=':  untrained   - -  raw pixels   - ·  online probe, views', title_fontsize=7)
     return fig
 
 # %% ../nbs/09_show.ipynb #63607958
