@@ -72,7 +72,7 @@ class Recipe:
     image_size: int|None = None # px; None: the data set's
     local_views: int = 0 # small crops beside the two global ones, for frameworks that take them
     local_size: int|None = None # px; None: 96 for 224
-    view_args: dict|None = None # as JSON, for the global views: scale, ratio, flip, jitter, jitter_p, gray, blur, sigma, …
+    view_args: dict|None = None # as JSON, for the global views: scale, ratio, flip, jitter, jitter_p, gray, blur, …
     epochs: int|None = None # of training
     batch_size: int|None = None # of all processes together, before accumulation
     optimizer: str|None = None # sgd, adamw, lars or lars_clip

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'cosine_factor', 'OnlineProbe', 'learn_online', 'Pretrain',
-           'NonFiniteLoss', 'loader', 'pick_device', 'fit']
+           'NonFiniteLoss', 'Steps', 'watch', 'check_finite', 'loader', 'pick_device', 'fit']
 
 # %% ../nbs/06_train.ipynb #2c76685f
 import logging, math, os, time, warnings
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -59,14 +60,13 @@ class OnlineProbe(nn.Module):
     def __init__(self, dim:int, classes:int, lr:float=.01, momentum:float=.9):
         super().__init__()
         self.lr, self.momentum = lr, momentum
-        self.norm = nn.BatchNorm1d(dim, affine=False)
         for name in ('weight', 'velocity'): self.register_buffer(name, torch.zeros(classes, dim + 1))
     @torch.no_grad()
     def forward(self, x:Tensor, # (B,D) features
                 y:Tensor, # (B,) classes
                ) -> Tensor: # share of them that it had right, before it learned from them
         with full_precision(x):
-            x = F.pad(self.norm(x.float()), (0, 1), value=1.)  # the last is the bias
+            x = F.pad(F.batch_norm(x.float(), None, None, training=True), (0, 1), value=1.)  # the last is the bias
             logits = x @ self.weight.T
             error = logits.softmax(1) - F.one_hot(y, len(self.weight))
             self.velocity.mul_(self.momentum).add_(error.T @ x/len(x))
@@ -84,10 +84,9 @@ class Pretrain(L.LightningModule):
     def __init__(self, framework:Framework, augs:list, # as from `augmentations`
                  optimizer:str='sgd', lr:float=.03, # for this batch, already scaled
                  weight_decay:float=5e-4, weight_decay_end:float|None=None, # after a cosine; None: constant
-                 warmup_epochs:float=0, seed:int=0,
+                 warmup_epochs:float=0, seed:int=0, classes:int=0, # of the images; 0: no online probe
                  evaluate=None, evaluate_every:int=0, # function framework -> dict, every so many epochs; 0: never
-                 on_epoch=None, # function history -> None, after every epoch
-                 classes:int=0): # of the images; 0: unknown, no online probe
+                 on_epoch=None): # function history -> None, after every epoch
         super().__init__()
         if optimizer not in OPTIMIZERS: raise unknown('optimizer', optimizer, OPTIMIZERS)
         self.framework, self.augs, self.seed = framework, list(augs), seed
@@ -95,7 +94,7 @@ class Pretrain(L.LightningModule):
                           warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
         self.online = OnlineProbe(framework.encoder.num_features, classes) if classes else None
-        self.history = []
+        self.history, self.seen = [], Steps()
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return (send(batch[0], device), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -116,8 +115,7 @@ class Pretrain(L.LightningModule):
         super().optimizer_step(*args, **kw)
         self.framework.after_step(min(1., self.global_step/self.trainer.estimated_stepping_batches))
     def on_train_epoch_start(self):
-        self.losses, self.notes, self.stds, self.ends, self.hits = [], [], [], [], []
-        self.stopwatch = Stopwatch(self.device)
+        self.seen, self.stopwatch = Steps(), Stopwatch(self.device)
     def on_train_batch_start(self, *_): self.stopwatch.start()
     def on_train_batch_end(self, *_): self.stopwatch.stop()
     def on_train_epoch_end(self):
@@ -166,19 +164,29 @@ def batch_weight(trainer, batch_idx:int) -> float:
     return k/rest if batch_idx >= batches - rest else 1.
 
 # %% ../nbs/06_train.ipynb #82141491
+@dataclass
+class Steps:
+    "What the steps of an epoch left: losses, notes of the walks, spreads of features, where walks ended, online hits."
+    losses: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    stds: list = field(default_factory=list)
+    ends: list = field(default_factory=list)
+    hits: list = field(default_factory=list)
+
+#| exporti
 def watch(module:Pretrain, loss:Tensor, walk:Walk):
     "Keep loss, notes, spread of the embedding; look at the loss, at once on a CPU, every 50 steps on a GPU."
-    module.losses.append(loss.detach())
-    module.notes.append(walk.notes)
-    # ended early, a walk has features of some other depth
-    if walk.until is None and module.ends.count(None) % 10 == 0: module.stds.append(feature_spread(walk.branches[0].x))
-    module.ends.append(walk.until)
-    if module.online and walk.until is None: module.hits.append(learn_online(module.online, walk, module.labels))
-    if loss.device.type == 'cpu' or len(module.losses) % 50 == 0: check_finite(module)
+    seen, whole = module.seen, walk.until is None  # ended early, a walk has features of some other depth
+    seen.losses.append(loss.detach())
+    seen.notes.append(walk.notes)
+    if whole and seen.ends.count(None) % 10 == 0: seen.stds.append(feature_spread(walk.branches[0].x))
+    if whole and module.online: seen.hits.append(learn_online(module.online, walk, module.labels))
+    seen.ends.append(walk.until)
+    if loss.device.type == 'cpu' or len(seen.losses) % 50 == 0: check_finite(module)
 
 def check_finite(module:Pretrain):
     "Raise NonFiniteLoss, naming the step and the last finite checkpoint."
-    recent = module.losses[-50:]
+    recent = module.seen.losses[-50:]
     bad = (~torch.stack(recent).isfinite()).nonzero()
     if not len(bad): return
     first = bad[0].item()
@@ -194,11 +202,11 @@ def history_row(module:Pretrain) -> dict:
     check_finite(module)
     def mean(values): return average(torch.stack(values).mean()).item()
     total, busy = module.stopwatch.finish()
-    row = dict(epoch=module.current_epoch + 1, loss=mean(module.losses), seconds=total, step_share=busy/total,
+    row = dict(epoch=module.current_epoch + 1, loss=mean(module.seen.losses), seconds=total, step_share=busy/total,
                lr=module.lr_schedulers().get_last_lr()[0])
-    if module.hits: row['online'] = 100*mean(module.hits)
-    if module.stds: row['feature_std'] = sum(map(mean_spread, module.stds))/len(module.stds)
-    row |= {k: mean([n[k].detach().float() for n in module.notes]) for k in module.notes[0]}
+    if module.seen.hits: row['online'] = 100*mean(module.seen.hits)
+    if module.seen.stds: row['feature_std'] = sum(map(mean_spread, module.seen.stds))/len(module.seen.stds)
+    row |= {k: mean([n[k].detach().float() for n in module.seen.notes]) for k in module.seen.notes[0]}
     last = row['epoch'] == module.trainer.max_epochs
     if module.evaluate and module.evaluate_every and (last or row['epoch'] % module.evaluate_every == 0):
         row |= module.evaluate(module.framework)

@@ -57,7 +57,9 @@ def walked(fw, shown, precision=nullcontext, backward=lambda loss: None):
     "The loss of a step, and what follows a step. On the GPU that is not there nothing goes backward."
     with precision():
         loss = fw(walk := fw.walk(shown, epochs=10, epoch=3, progress=.3, step=5))
-    watch(Pretrain(fw, []), loss, walk)
+    with torch.device(loss.device): module = Pretrain(fw, [], classes=10)
+    module.labels = torch.arange(B)
+    watch(module, loss, walk)
     backward(loss)
     fw.before_step(3)
     fw.after_step(.3)

@@ -102,7 +102,7 @@ def test_watch_keeps_the_spread_of_the_embedding(weights, seen):
     kept = []
     class Watched(Pretrain):
         def on_train_epoch_end(self):
-            kept.extend(self.stds)
+            kept.extend(self.seen.stds)
             super().on_train_epoch_end()
     torch.manual_seed(0)
     net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])

@@ -89,8 +89,8 @@ def linear_probe(train:list[tuple[Tensor, Tensor]], # (features, labels), one fo
     "Top-1 accuracy of a linear classifier on frozen features."
     return linear_scores(train, test, protocol, seed, device)['linear']
 
-def linear_scores(train, test, protocol:str='logistic', seed:int=0, device='cpu') -> dict[str, Score]: # as `linear_probe`
-    "Top-1; top-5 of more than five classes; balanced accuracy where classes of the test set are not equally large."
+def linear_scores(train, test, protocol:str='logistic', seed:int=0, device='cpu') -> dict[str, Score]:
+    "As `linear_probe`: top-1; top-5 of more than five classes; balanced accuracy of classes unlike in size."
     if protocol not in PROTOCOLS: raise unknown('probe protocol', protocol, PROTOCOLS)
     y, sets = train[0][1].to(device), [x.to(device) for x, _ in train]
     with torch.enable_grad():
