@@ -7,11 +7,11 @@ __all__ = ['setting', 'recipe_options', 'parser', 'recipe_from', 'listing', 'cos
            'main']
 
 # %% ../nbs/71_cli.ipynb #4594b6f2
-import argparse, inspect, json, os, re, sys
+import argparse, inspect, json, os, re, signal, sys
 from dataclasses import asdict, fields, replace
 
 from .lookup import encoders
-from .recipes import Recipe, names, read_recipe, recipe
+from .recipes import Recipe, names, read_recipe, recipe, shipped
 
 # %% ../nbs/71_cli.ipynb #15bff833
 def setting(text:str) -> tuple:
@@ -27,7 +27,8 @@ def setting(text:str) -> tuple:
 def recipe_options(verb:argparse.ArgumentParser):
     "An option for every field of a recipe, its comment as help."
     comments = dict(re.findall(r'^ +(\w+): .*# (.+)$', inspect.getsource(Recipe).replace('%', '%%'), re.M))
-    verb.add_argument('--recipe', metavar='FILE', help='YAML or JSON of parameters; options override it')
+    verb.add_argument('--recipe', metavar='NAME|FILE',
+                      help='one that effssl brings, by name, or YAML or JSON of parameters; options override it')
     verb.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                       help='an argument of the technique; of one of several, TECHNIQUE.NAME=VALUE')
     for f in fields(Recipe):
@@ -54,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
         v.add_argument('--device', default='auto')
     sweeper.add_argument('grid', metavar='GRID.yml')
     sweeper.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
+    sweeper.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
+    sweeper.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
+    sweeper.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
     sweeper.add_argument('--dry-run', action='store_true',
                          help='check names, types and data, estimate FLOPs and time, run nothing')
     return p
@@ -76,7 +80,7 @@ def listing() -> dict:
     "All names that a recipe may use."
     from effssl.data import datasets
     named = {f'{kind}s': sorted(names(kind)) for kind in ('framework', 'technique', 'probe')}
-    return dict(**named, encoders=encoders(), datasets=[*datasets(), 'folder:PATH', 'zip:PATH'])
+    return dict(**named, encoders=encoders(), datasets=[*datasets(), 'folder:PATH', 'zip:PATH'], recipes=[*shipped()])
 
 def cost_of(args) -> dict:
     "What `effssl cost` prints."
@@ -112,15 +116,16 @@ def show_cost(c:dict) -> str:
 # %% ../nbs/71_cli.ipynb #facae48f
 def sweep_of(args) -> int:
     "What `effssl sweep` does; the exit code."
-    if args.workers < 1: raise ValueError(f'--workers {args.workers} must be at least 1')
-    from effssl.sweep import estimate, plan, read_grid, show_plan, sweep
+    from effssl.sweep import check_load, estimate, plan, read_grid, show_plan, sweep
+    check_load(args.workers, args.threads, args.nice)
     table = plan(read_grid(args.grid), args.out)
     if args.dry_run: table = estimate(table, args.device, args.workers)
     wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
     if args.dry_run or wrong or absent:
         print(table.drop(columns='recipe').to_json(orient='records') if args.json else show_plan(table))
         return 2 if wrong else int(absent)
-    done = sweep(table.recipe, args.out, workers=args.workers, device=args.device, bar=not args.json)
+    done = sweep(table.recipe, args.out, workers=args.workers, device=args.device, bar=not args.json,
+                 threads=args.threads, nice=args.nice, collect=args.collect)
     print(done.to_json(orient='records') if args.json else done.fillna('').to_string(index=False, max_colwidth=100))
     return int((~done.state.isin(['complete', 'finished before'])).any())
 
@@ -128,6 +133,8 @@ def sweep_of(args) -> int:
 def main(argv=None) -> int:
     "The entry point of `effssl`; errors of input are one line on standard error and exit code 2."
     args = parser().parse_args(argv)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's & ignores it; kill -INT shall stop a run
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, os.getcwd())  # so that package.module.Class finds what lies here
     try:
         if args.verb == 'list':

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'NOTEBOOK', 'read_grid', 'expand', 'count', 'data_state', 'builds', 'network', 'plan_one', 'state', 'plan',
-           'step_cost', 'estimate', 'show_plan', 'run_notebook', 'attempt', 'pool', 'drain', 'sweep', 'scores']
+           'step_cost', 'estimate', 'show_plan', 'run_notebook', 'attempt', 'pool', 'drain', 'work_off', 'check_load',
+           'first_seeds_first', 'gather', 'sweep', 'scores']
 
 # %% ../nbs/70_sweep.ipynb #957f4472
 import itertools, json, math, multiprocessing, os, signal, sys, time
@@ -18,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import effssl
-from .lookup import need, unknown
+from .lookup import need, unknown, write_atomic
 from .recipes import Recipe, read_yaml, recipe, run_id
 from .records import curve_scores, finished, value_of
 
@@ -192,13 +193,13 @@ def attempt(r:Recipe, name:str, out, device:str, threads:int|None) -> dict:
 
 # %% ../nbs/70_sweep.ipynb #903bb979
 @contextmanager
-def pool(workers:int):
+def pool(workers:int, nice:int=0):
     "A process pool that takes its workers along when interrupted: they keep what they have and go."
     way = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'  # Windows
     context = multiprocessing.get_context(way)
     if way == 'forkserver':
         context.set_forkserver_preload(['effssl.sweep', 'papermill'])  # imported once for all workers
-    executor = ProcessPoolExecutor(workers, context)
+    executor = ProcessPoolExecutor(workers, context, os.nice if nice else None, (nice,))  # kernels inherit it
     try: yield executor
     except KeyboardInterrupt:
         for p in multiprocessing.active_children(): os.kill(p.pid, signal.SIGINT)
@@ -223,33 +224,68 @@ def drain(executor, queue:deque, width:int, submit, told):
                 row = dict(state='died', error=f'{type(e).__name__}: the worker was killed, perhaps out of memory')
             told(flying.pop(future), row)
 
+# %% ../nbs/70_sweep.ipynb #7a3c51e0
+def work_off(queue:deque, rows:dict[str, dict], submit, told, # as of `drain`; the rows by id
+             executor, workers:int, nice:int): # as of `sweep`
+    "Drain a queue, in a new pool where one broke; then try once more what died, each alone. Raises RuntimeError."
+    hold, width = (lambda n: nullcontext(executor), len(rows)) if executor else (lambda n: pool(n, nice), workers)
+    while queue:
+        with hold(width) as ex: drain(ex, queue, width, submit, told)
+        if executor and queue:
+            raise RuntimeError(f'the executor broke with {len(queue)} runs to go: sweep again with a new one')
+    for i in [i for i, row in rows.items() if row['state'] == 'died']:
+        with hold(1) as ex: drain(ex, deque([i]), 1, submit, told)
+
+# %% ../nbs/70_sweep.ipynb #7a3c51e2
+def check_load(workers:int, threads:int|None=None, nice:int=0, executor=None):
+    "Raises ValueError for numbers that a sweep cannot follow."
+    for name, n in dict(workers=workers, threads=threads).items():
+        if n is not None and n < 1: raise ValueError(f'{name} {n} must be at least 1')
+    if not 0 <= nice <= 19: raise ValueError(f'nice {nice} must be from 0 (as any process) to 19 (what others leave)')
+    if nice and executor: raise ValueError(f'nice {nice} is of a pool: start your executor with it, and leave it at 0')
+    if nice and not hasattr(os, 'nice'): raise ValueError(f'nice {nice} is not known to this system: leave it at 0')
+
+def first_seeds_first(runs:dict[str, Recipe]) -> list[str]:
+    "Ids by seed, else in the order given: an early look at a sweep finds every line."
+    return sorted(runs, key=lambda i: runs[i].seed)
+
+def gather(ids, out, folder):
+    "Copy the records of those runs that are finished to `folder`/<id>.json, each whole or not at all. Raises OSError."
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for i in ids:
+        if not finished(Path(out)/i): continue
+        record = (Path(out)/i/'run.json').read_bytes()
+        write_atomic(Path(folder)/f'{i}.json', lambda f: f.write(record))
+
 # %% ../nbs/70_sweep.ipynb #75affa1f
 def sweep(recipes, # an iterable of `Recipe`
           out='runs', executor=None, # any `concurrent.futures.Executor`; None: a pool of `workers` processes
           workers:int=1, device:str='auto',
-          bar:bool=False) -> pd.DataFrame: # a row a run: id, state, tries, seconds, error, scores of its curve
-    "Run what is not finished, each as a notebook. Raises ValueError for a bad recipe before anything runs."
+          bar:bool=False,
+          threads:int|None=None, # of each run; None: the cores shared by the workers (an executor's: as they have it)
+          nice:int=0, # how far the pool stands back for other processes, up to 19
+          collect=None, # a folder that is given the record of every finished run, those finished before included
+          ) -> pd.DataFrame: # a row a run: id, state, tries, seconds, error, scores of its curve
+    "Run what is not finished, each as a notebook, first seeds first. Raises ValueError before anything runs."
     from effssl.building import complete
+    check_load(workers, threads, nice, executor)
     runs = {run_id(r): r for r in map(complete, recipes)}
     rows = {i: dict(id=i, state='finished before') for i in runs}
-    queue = deque(i for i in runs if not finished(Path(out)/i))
-    threads = None if executor else max(1, (os.cpu_count() or 1)//workers)
-    hold, width = (lambda n: nullcontext(executor), len(runs)) if executor else (pool, workers)
+    queue = deque(i for i in first_seeds_first(runs) if not finished(Path(out)/i))
+    if not executor: threads = threads or max(1, (os.cpu_count() or 1)//workers)
     submit = lambda ex, i: ex.submit(attempt, runs[i], i, out, device, threads)
+    if collect: gather(runs, out, collect)
     with need('tqdm.auto').tqdm(total=len(runs), initial=len(runs) - len(queue), unit='run', disable=not bar) as shown:
         def told(i, row):
             rows[i] = dict(id=i, tries=rows[i].get('tries', 0) + 1) | row
+            if collect: gather([i], out, collect)
             again = row['state'] == 'died' and rows[i]['tries'] == 1
             shown.update(not again)
             shown.write(f'{i}: {row["state"]} {row.get("error", "")}{" – to be resumed" if again else ""}',
                         file=sys.stderr)
-        while queue:
-            with hold(workers) as ex: drain(ex, queue, width, submit, told)
-            if executor and queue:
-                raise RuntimeError(f'the executor broke with {len(queue)} runs to go: sweep again with a new one')
-        for i in [i for i, row in rows.items() if row['state'] == 'died']:
-            with hold(1) as ex: drain(ex, deque([i]), 1, submit, told)
+        work_off(queue, rows, submit, told, executor, workers, nice)
     return pd.DataFrame([row | scores(Path(out)/i) for i, row in rows.items()])
+
 
 # %% ../nbs/70_sweep.ipynb #75affa20
 def scores(folder:Path) -> dict:

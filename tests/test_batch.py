@@ -49,7 +49,8 @@ def test_recipe_file_and_options(tmp_path, capsys):
 
 
 def test_errors_are_one_line(capsys):
-    for argv in (['pretrain', '--framework', 'simsam'], ['cost', '--set', 'x'], ['cost', '--epochs', 'x']):
+    for argv in (['pretrain', '--framework', 'simsam'], ['cost', '--set', 'x'], ['cost', '--epochs', 'x'],
+                 ['cost', '--recipe', 'ten_minute'], ['sweep', 'x.yml', '--nice', '20']):
         assert main(argv) == 2
         assert capsys.readouterr().err.startswith('effssl: ')
 
@@ -58,4 +59,4 @@ def test_list(capsys):
     assert main(['list', '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert {'simclr', 'simsiam'} <= set(found['frameworks'])
-    assert 'photos' in found['datasets'] and 'resnet18' in found['encoders']
+    assert 'photos' in found['datasets'] and 'resnet18' in found['encoders'] and 'ten_minutes' in found['recipes']

@@ -1,5 +1,6 @@
 "Sweeps for real: process pool, dask, two at once, a failing run, killed kernels and workers, Ctrl-C, a dry run."
 import json, os, signal, subprocess, sys, threading, time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest, yaml
@@ -8,7 +9,7 @@ import effssl.sweep
 from conftest import ROOT
 from effssl.building import complete
 from effssl.cli import main
-from effssl.recipes import Recipe, make, recipe, run_id, techniques_of
+from effssl.recipes import Recipe, make, read_recipe, recipe, run_id, shipped, techniques_of
 from effssl.records import load
 from effssl.sweep import plan, read_grid, sweep
 
@@ -53,7 +54,8 @@ def eventually(condition, seconds=120):
 def test_failing_run_and_two_sweeps_at_once(tmp_path):
     "Two sweeps in one folder; one run is absurd. Every run is done once, the failure keeps its notebook."
     grid(tmp_path, base=TINY, rows=[{}, {'lr': 1e30, 'optimizer': 'adamw'}])
-    command = [sys.executable, '-m', 'effssl.cli', 'sweep', tmp_path/'grid.yml', '--out', tmp_path/'runs', '--json']
+    command = [sys.executable, '-m', 'effssl.cli', 'sweep', tmp_path/'grid.yml', '--out', tmp_path/'runs', '--json',
+               '--collect', tmp_path/'collected']
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     tables = [json.loads(p.communicate(timeout=500)[0]) for p in both]
     assert [p.returncode for p in both] == [1, 1]
@@ -67,6 +69,8 @@ def test_failing_run_and_two_sweeps_at_once(tmp_path):
     assert 'error' in [o['output_type'] for c in cells for o in c.get('outputs', [])]
     assert not (failed/'pretrain.ipynb').exists()
     for i in df[df.status == 'complete'].id: assert (tmp_path/'runs'/i/'pretrain.ipynb').exists()
+    [collected] = (tmp_path/'collected').iterdir()
+    assert collected.read_bytes() == (tmp_path/'runs'/collected.stem/'run.json').read_bytes() and collected.stem == i
     whole(tmp_path/'runs')
 
 
@@ -99,13 +103,25 @@ def test_killed_kernels_and_worker(tmp_path):
     whole(tmp_path/'runs')
 
 
-@pytest.mark.parametrize('group', [False, True], ids=['one process', 'the whole group, as a terminal does'])
+def niceness(process): return os.getpriority(os.PRIO_PROCESS, process)
+
+
+def ignore_interrupts(): signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize('group', [False, True], ids=['kill, begun by a script with &', 'to all, as a terminal does'])
 def test_interrupt(tmp_path, group):
+    "A sweep that stands back: its kernels have few threads and less priority; all end when it is interrupted."
     grid(tmp_path, base=LONG, grid={'seed': [0, 1]})
     command = [sys.executable, '-m', 'effssl.cli', 'sweep', tmp_path/'grid.yml', '--out', tmp_path/'runs']
-    p = subprocess.Popen([*command, '--workers', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         start_new_session=True)
+    p = subprocess.Popen([*command, '--workers', '2', '--threads', '3', '--nice', '4'], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, start_new_session=True,
+                         preexec_fn=None if group else ignore_interrupts)
     eventually(lambda: len(list((tmp_path/'runs').rglob('last.ckpt'))) == 2)
+    eventually(lambda: len(kernels(tmp_path/'runs')) == 2)
+    own = niceness(0)
+    assert [niceness(p.pid), *map(niceness, kernels(tmp_path/'runs'))] == [own] + [min(own + 4, 19)]*2
+    assert all(b'OMP_NUM_THREADS=3' in Path(f'/proc/{k}/environ').read_bytes() for k in kernels(tmp_path/'runs'))
     (os.killpg if group else os.kill)(p.pid, signal.SIGINT)
     out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and 'goes on from here' in err, err[-2000:]
@@ -138,6 +154,13 @@ def test_dry_run(tmp_path, capsys):
     for text, words in bad.items():
         Path(path).write_text(text)
         assert main(['sweep', path]) == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', shipped())
+def test_shipped_recipe(name):
+    "It is complete, its network builds, its data set is one that anyone can have."
+    [row] = plan([asdict(read_recipe(name))]).itertuples()
+    assert row.problem == '' and row.data != 'missing'
 
 
 GRIDS = sorted((ROOT/'nbs'/'experiments'/'grids').glob('*.yml'))
