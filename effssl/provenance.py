@@ -172,6 +172,6 @@ def say_changed(modules:list[str], # 'effssl.train', …
         new = [dict(old=h, new=now, numbers=numbers, why=why) for h in last]
         for e in new: check_change(m, e)
         entries += new
-    head = '# What changes of modules did to the numbers of the records here: python3 dev.py changed --help\n'
-    text = head + yaml.safe_dump(changes, sort_keys=True, allow_unicode=True, width=110)
+    head = '# What changes of modules did to the numbers of the records here, as `python3 dev.py changed` writes it.\n'
+    text = head + yaml.safe_dump(dict(sorted(changes.items())), sort_keys=False, allow_unicode=True, width=110)
     write_atomic(Path(results)/'changes.yml', lambda f: f.write(text.encode()))
