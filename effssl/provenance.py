@@ -162,6 +162,7 @@ def say_changed(modules:list[str], # 'effssl.train', …
                 results=RESULTS):
     "Add to `changes.yml` what a change did to the numbers of records. Raises ValueError if there is nothing to say."
     import yaml
+    if not modules: raise ValueError('name the modules that changed, as in effssl.train')
     changes, records = read_changes(results), hashed(results).values()
     for m in modules:
         held, now, entries = {r['code'][m] for r in records if m in r['code']}, hash_now(m), changes.setdefault(m, [])

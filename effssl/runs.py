@@ -23,8 +23,8 @@ from .data import Images, load as load_split, stored_size, take
 from .encoders import checkpoint_weights
 from .evaluate import QUICK, Score, Sets, device_of, evaluate, mean_macs, probes
 from .objectives import Framework
-from .recipes import Recipe, run_id
 from .provenance import made_by
+from .recipes import Recipe, run_id
 from .records import environment, finished, write_json
 from .train import Pretrain, fit, pick_device, ranks
 from .views import random_views
