@@ -8,6 +8,8 @@
     python3 dev.py lab                open the notebooks in JupyterLab, the first tutorial first; its options follow
     python3 dev.py notebooks [--only 01_views]   execute notebooks in place, redraw figures, README, clean
     python3 dev.py docs               build the site into _docs/html
+    python3 dev.py changed effssl.train --numbers same --why '…'
+                                      say what a change of modules did to the numbers of committed records
 """
 import argparse, hashlib, os, shutil, subprocess, sys
 from pathlib import Path
@@ -122,13 +124,23 @@ def docs(python, args):
     say(f"the site: {ROOT/'_docs/html/index.html'}")
 
 
+def changed(python, args):
+    "Write into results/changes.yml what a change of modules did to numbers."
+    code = """import sys; from effssl.provenance import say_changed
+try: say_changed(sys.argv[3:], *sys.argv[1:3])
+except ValueError as e: sys.exit(str(e))"""
+    call(python, '-c', code, args.numbers, args.why, *args.rest, env=environment(python))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks', 'docs'])
+    p.add_argument('verb', choices=['install', 'demo', 'test', 'lab', 'notebooks', 'docs', 'changed'])
     p.add_argument('--slow', action='store_true', help='test: the minutes-long tests too')
     p.add_argument('--changed', nargs='?', const='main', metavar='COMMIT',
                    help='test: what the difference from a commit (main) can touch')
     p.add_argument('--only', nargs='*', help='notebooks: only those whose path contains one of these')
+    p.add_argument('--numbers', choices=['same', 'other'], help='changed: whether they stay as they are')
+    p.add_argument('--why', default='', help='changed: a sentence')
     args, args.rest = p.parse_known_args()
     python = install()
     if args.verb == 'install': return say(f'ready: {python}')

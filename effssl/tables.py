@@ -19,6 +19,7 @@ from typing import Callable
 import pandas as pd
 
 from .lookup import need, unknown
+from .provenance import told_versions, versions
 from .recipes import Recipe, canonical, recipe
 from .records import value_of
 from .show import COLOURS, subplots
@@ -138,8 +139,12 @@ def matched(lines:list[dict], # of a grid
 def by_line(runs:pd.DataFrame, # of `matched`
             columns:dict, # as in `Tables`
             lines:list[tuple]) -> pd.DataFrame: # place and key of each line of the paper
-    "Texts by column for each line; nan where there is no run."
-    def texts(g, place): return {heading: column(g, place) for heading, column in columns.items()}
+    "Texts by column for each line, the first marked where a run is an earlier version's; nan where there is no run."
+    def texts(g, place):
+        found = {heading: column(g, place) for heading, column in columns.items()}
+        if any(g.earlier): found[next(iter(found))] += ' †'
+        return found
+    runs = runs.assign(earlier=versions(runs.record))
     found = {(place, key): texts(g, runs[runs.place == place]) for (place, key), g in runs.groupby(['place', 'key'])}
     return pd.DataFrame([found.get(line, {}) for line in lines], columns=[*columns])
 
@@ -188,6 +193,7 @@ class Tables:
         for scale, heading in scales.items():
             runs = self.measured(table, scale, (places or {}).get(scale), grid)
             if len(runs): notes.append(f'*{heading}:* {protocol(runs, self.scores)}.')
+            if earlier := told_versions(runs.record): notes.append(f'† {earlier}')
             if len(runs) or scale:  # of a miniature also empty columns
                 parts[heading] = by_line(runs, self.columns, index).set_axis(text.index)
         if scales and not notes:

@@ -142,7 +142,7 @@ def test_classes_are_whole():
 
 
 LAYERS = [  # a module imports modules above it in this list, or beside it; frameworks and techniques none beside them
-    ['lookup'], ['recipes'], ['data', 'views'], ['lockstep'], ['encoders'],
+    ['lookup'], ['recipes'], ['provenance'], ['data', 'views'], ['lockstep'], ['encoders'],
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel'], ['gates'], ['slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['runs'],
     ['show'], ['sweep', 'tables'], ['pictures', 'token_pictures'], ['cli']]
