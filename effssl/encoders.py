@@ -182,7 +182,7 @@ def named_encoder(name:str, image_size:int, **kw) -> nn.Module:
 def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
             image_size:int=224, # px
             init:str|None=None, # 'pretrained' (torchvision's or timm's weights) or a checkpoint's path
-            **kw, # for the constructor: stem, stem_padding, patch_size, embed_dim, depth, channels, …
+            **kw, # for the constructor: stem, zero_init_residual, patch_size, embed_dim, depth, channels, …
            ) -> nn.Module:
     "An encoder by name. Raises ValueError for an unknown name, a misfit of sizes or of arguments."
     dotted = '.' in name and name.removeprefix('timm:').split('.')[0] not in timm.list_models()

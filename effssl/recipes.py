@@ -73,7 +73,7 @@ class Recipe:
     image_size: int|None = None # px; None: the data set's
     local_views: int = 0 # small crops beside the two global ones, for frameworks that take them
     local_size: int|None = None # px; None: 96 for 224
-    view_args: dict|None = None # as JSON, for the global views: scale, ratio, flip, jitter, jitter_p, gray, blur, …
+    view_args: dict|None = None # as JSON, changes of the global views: scale, flip, jitter, blur, solarize, …
     epochs: int|None = None # of training
     batch_size: int|None = None # of all processes together, before accumulation
     optimizer: str|None = None # sgd, adamw, lars or lars_clip
@@ -81,7 +81,7 @@ class Recipe:
     weight_decay: float|None = None # at the start
     weight_decay_end: float|None = None # after a cosine over the training; None: constant
     warmup_epochs: float|None = None # of the learning rate, linear
-    accumulate: int = 1 # batches for one optimiser step
+    accumulate: int = 1 # batches for one optimiser step; `lr` counts all their images, a loss sees those of one
     clip: float|None = None # max gradient norm
     precision: str = '32' # or bf16, fp16 (on a GPU)
     channels_last: bool = False # memory format; faster convolutions

@@ -243,8 +243,13 @@ def byol(size:int) -> list[Aug]:
     return [a, replace(a, blur=.1, solarize=.2)]
 
 def vicreg(size:int) -> list[Aug]:
-    "VICReg and Barlow Twins as Krishna et al. 2023, App. A.1, have them for CIFAR (solo-learn): both alike, no blur."
-    return [Aug(size, (.2, 1.), jitter=(.4, .4, .2, .1), solarize=.1)]*2
+    "VICReg, App. C.1: BYOL's, but both alike; below 96 px solo-learn's (Krishna et al. 2023, App. A.1): no blur."
+    least, blur = (.2, 0.) if size < 96 else (.08, .5)
+    return [Aug(size, (least, 1.), jitter=(.4, .4, .2, .1), blur=blur, solarize=.1)]*2
+
+def barlow_twins(size:int) -> list[Aug]:
+    "Barlow Twins, §2.2: BYOL's; below 96 px solo-learn's, which are VICReg's."
+    return vicreg(size) if size < 96 else byol(size)
 
 # %% ../nbs/01_views.ipynb #5a7f10c3
 def local_side(size:int) -> int:
@@ -264,7 +269,8 @@ def dino(size:int, local_views:int=0, local_size:int|None=None) -> list[Aug]:
     return [g, replace(g, blur=.1, solarize=.2)] + [local]*local_views
 
 # %% ../nbs/01_views.ipynb #6cc2ab75
-AUGS = dict(simclr=simclr, mocov1=mocov1, mocov2=mocov2, byol=byol, vicreg=vicreg, swav=swav, dino=dino)
+AUGS = dict(simclr=simclr, mocov1=mocov1, mocov2=mocov2, byol=byol, vicreg=vicreg, barlow_twins=barlow_twins,
+            swav=swav, dino=dino)
 
 # %% ../nbs/01_views.ipynb #6cc2ab76
 def augmentations(name:str, # a recipe of the table above

@@ -43,7 +43,7 @@ class BarlowTwinsObjective(Objective):
 # %% ../../nbs/frameworks/18_barlow_twins.ipynb #a33cfb53
 class BarlowTwins(Framework):
     "Barlow Twins (Zbontar et al. 2021)."
-    augs = 'vicreg'
+    augs = 'barlow_twins'
     objective_class = BarlowTwinsObjective
     recipes = {
         'cifar':    dict(optimizer='lars_clip', lr=.3, weight_decay=1e-4, batch_size=256, epochs=1000, warmup_epochs=10,

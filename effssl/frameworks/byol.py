@@ -39,7 +39,7 @@ class BYOL(Framework):
     augs = 'byol'
     objective_class = BYOLObjective
     recipes = {
-        'cifar':    dict(optimizer='lars', lr=1., weight_decay=1e-5, batch_size=256, epochs=1000, warmup_epochs=10,
+        'cifar':    dict(optimizer='lars_clip', lr=1., weight_decay=1e-5, batch_size=256, epochs=1000, warmup_epochs=10,
                          framework_args=dict(momentum=.99)),
         'imagenet': dict(optimizer='lars', lr=.3, weight_decay=1e-6, batch_size=4096, epochs=300, warmup_epochs=10,
                          framework_args=dict(momentum=.99))}

@@ -60,7 +60,7 @@ class SimCLR(Framework):
     augs = 'simclr'
     objective_class = SimCLRObjective
     recipes = {
-        'cifar':    dict(optimizer='lars', lr=.5, weight_decay=1e-4, batch_size=512, epochs=1000, warmup_epochs=10,
+        'cifar':    dict(optimizer='lars', lr=1., weight_decay=1e-4, batch_size=512, epochs=1000, warmup_epochs=10,
                          framework_args=dict(temperature=.5)),
         'imagenet': dict(optimizer='lars', lr=.3, weight_decay=1e-6, batch_size=4096, epochs=100, warmup_epochs=10,
                          framework_args=dict(temperature=.1))}

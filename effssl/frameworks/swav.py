@@ -113,7 +113,7 @@ class SwAV(Framework):
     augs = 'swav'
     objective_class = SwAVObjective
     recipes = {
-        'cifar':    dict(optimizer='lars', lr=.6, weight_decay=1e-6, batch_size=256, epochs=1000, warmup_epochs=0,
+        'cifar':    dict(optimizer='lars_clip', lr=.6, weight_decay=1e-6, batch_size=256, epochs=1000, warmup_epochs=10,
                          framework_args=dict(prototypes=3000, queue=3840, queue_start=50, freeze_epochs=2)),
         'imagenet': dict(optimizer='lars', lr=.6, weight_decay=1e-6, batch_size=256, epochs=400, warmup_epochs=0,
                          framework_args=dict(prototypes=3000, queue=3840, queue_start=15, freeze_epochs=1))}

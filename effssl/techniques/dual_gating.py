@@ -30,7 +30,7 @@ def bound_loss(gates:dict[str, Tensor], # step name -> (B,C)
                p:float) -> Tensor: # 1: no layer may leave ρ; 0: any may open and close as it likes
     "DGNet's bound loss: the mean over layers of squared steps out of the window."
     rho = budget**.5
-    density = torch.stack([g.mean() for g in gates.values()])
+    density = torch.stack([g.abs().mean() for g in gates.values()])  # as a norm: it pushes open gates alone
     return (F.relu(p*rho - density)**2 + F.relu(density - (1 - p + p*rho))**2).mean()
 
 def multiplier_step(over:Tensor, # 0-d, noiseless share of the MACs less the budget
