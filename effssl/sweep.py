@@ -29,7 +29,7 @@ def read_grid(path) -> list[dict]:
     return expand(**read_yaml(path, 'grid', 'base, rows or grid, each optional'))
 
 def expand(base:dict|None=None, # parameters of all runs
-           rows:list[dict]|None=None, # what each line of the table changes
+           rows:list[dict]|None=None, # what each line of the table changes; `name` is for those who read the records
            grid:dict[str, list]|None=None, # values to cross with every line
            **other) -> list[dict]:
     "Every line with every combination. Raises ValueError for what is not a grid."
@@ -42,7 +42,8 @@ def expand(base:dict|None=None, # parameters of all runs
     for k, v in grid.items():
         if not isinstance(v, list) or not v:
             raise ValueError(f'grid: {k} is {v!r}, but must be a list of values, as in {k}: [{v!r}]')
-    return [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
+    lines = [base | row | dict(zip(grid, values)) for row in rows for values in itertools.product(*grid.values())]
+    return [{k: v for k, v in line.items() if k != 'name'} for line in lines]
 
 # %% ../nbs/70_sweep.ipynb #07157d87
 COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,

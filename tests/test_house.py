@@ -145,7 +145,7 @@ LAYERS = [  # a module imports modules above it in this list, or beside it; fram
     ['lookup'], ['recipes'], ['provenance'], ['data', 'views'], ['lockstep'], ['encoders'],
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel'], ['gates'], ['slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['runs'],
-    ['show'], ['sweep', 'tables'], ['pictures', 'token_pictures'], ['cli']]
+    ['show'], ['sweep', 'tables'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
 
 
 def layer(module:str) -> int:
