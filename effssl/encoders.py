@@ -146,6 +146,18 @@ def check_size(name:str, encoder:nn.Module, image_size:int):
         raise ValueError(f'image_size {image_size} is not divisible by the patch size {p} of {name}: '
                          f'use {image_size//p*p} or {(image_size//p + 1)*p} px')
 
+# %% ../nbs/03_encoders.ipynb #03c0ffee
+def conv_patches(img_size=224, patch_size:int=16, in_chans:int=3, embed_dim:int=768, **kw) -> nn.Module:
+    "timm's patch embedding, projected by 3×3 convolutions of stride 2. Raises ValueError for odd patches."
+    from timm.layers import PatchEmbed
+    n = int(patch_size).bit_length() - 1
+    if 2**n != patch_size or n < 1: raise ValueError(f"stem='conv' needs patches of 2, 4, 8, … px, not {patch_size}")
+    embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, **kw)
+    widths = [in_chans, *(embed_dim//2**(n - i) for i in range(1, n + 1))]
+    convs = [nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:])]
+    embed.proj = nn.Sequential(*[m for c in convs for m in (c, nn.ReLU(inplace=True))][:-1])
+    return embed
+
 # %% ../nbs/03_encoders.ipynb #7c73112f
 def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=1, stem_stride:int=1, # of CIFAR's
                  zero_init_residual:bool=True, # blocks begin as the identity: the last norm's weight is 0
@@ -162,8 +174,10 @@ def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=
     if stem is None: stem = 'cifar' if image_size <= 64 and isinstance(encoder.conv1, nn.Conv2d) else 'imagenet'
     return cifar_stem(encoder, stem_padding, stem_stride) if stem == 'cifar' else encoder
 
-def named_vit(name:str, image_size:int, **kw) -> nn.Module:
+def named_vit(name:str, image_size:int, stem:str='patches', **kw) -> nn.Module:
     "A ViT of timm without its classifier; of another image size where patches do not fit, which `check_size` reports."
+    if stem not in ('patches', 'conv'): raise unknown('stem', stem, ['patches', 'conv'])
+    if stem == 'conv': kw['embed_layer'] = conv_patches
     name = name.removeprefix('timm:')
     model = name.split('.')[0]
     patch = kw.get('patch_size') or (int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16)

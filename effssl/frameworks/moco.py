@@ -147,10 +147,11 @@ def sincos_positions(vit:nn.Module) -> Tensor: # as vit.pos_embed
 
 @torch.no_grad()
 def fix_patches(vit:nn.Module): # a timm ViT
-    "Freeze patch projection and positions; if the ViT is untrained, draw the one and write the other (v3, §4.2, §5)."
-    new = untrained(vit)
-    proj = vit.patch_embed.proj.requires_grad_(False)
-    if new:
+    """Freeze patch projection and positions; if the ViT is untrained, draw the one and write the other (v3, §4.2, §5).
+    A stem of several convolutions learns, as in the authors' code."""
+    new, proj = untrained(vit), vit.patch_embed.proj
+    if isinstance(proj, nn.Conv2d): proj.requires_grad_(False)
+    if new and isinstance(proj, nn.Conv2d):
         nn.init.xavier_uniform_(proj.weight.view(len(proj.weight), -1))
         if proj.bias is not None: nn.init.zeros_(proj.bias)
     if vit.pos_embed is None: return
