@@ -119,7 +119,7 @@ def pretraining(r:Recipe, framework, augs, evaluate=None, on_epoch=None, classes
     "The module that trains a recipe."
     lr = r.lr*r.batch_size*r.accumulate/256
     return Pretrain(framework, augs, r.optimizer, lr, r.weight_decay, r.weight_decay_end, r.warmup_epochs, r.seed,
-                    evaluate, r.evaluate_every, on_epoch, classes)
+                    classes, evaluate, r.evaluate_every, on_epoch)
 
 def classes_of(images:Images) -> int:
     "How many classes images are told to have; 0 where some have no label."

@@ -56,6 +56,10 @@ def own_name(record:dict, name:str) -> str:
     "The name that a record has for a score."
     return f"knn{record['recipe']['k']}" if name == 'knn' else name
 
+def have(records, name:str) -> bool:
+    "Whether all records have a score; one may have been withdrawn."
+    return all(own_name(r, name) in r['scores'] for r in records)
+
 # %% ../nbs/76_tables.ipynb #59325b1f
 def spread(scores) -> str:
     "Mean ± standard deviation over seeds, in percent; of one seed the value."
@@ -82,7 +86,7 @@ def seeds(runs:pd.DataFrame, place:pd.DataFrame) -> str:
 # %% ../nbs/76_tables.ipynb #b8d05e17
 def accuracy(score:str) -> Callable: # its name in the records
     "A column: the accuracy of a score."
-    return lambda runs, place: spread(score_of(r, score) for r in runs.record)
+    return lambda runs, place: spread(score_of(r, score) for r in runs.record) if have(runs.record, score) else '–'
 
 COLUMNS = {'linear %': accuracy('linear'), 'kNN %': accuracy('knn'), 'FLOPs %': of_step, 'seeds': seeds}
 TRAINING_COLUMNS = {'linear %': accuracy('linear'), 'kNN %': accuracy('knn'), 'FLOPs %': of_step,
@@ -92,6 +96,7 @@ TRAINING_COLUMNS = {'linear %': accuracy('linear'), 'kNN %': accuracy('knn'), 'F
 def protocol(runs:pd.DataFrame, # rows of `Tables.measured`
              scores=tuple(SCORES)) -> str: # their names
     "What the records of a group are; where they differ, all that they are."
+    scores = [s for s in scores if have(runs.record, s)]
     def every(f): return ' or '.join(sorted({f(r, r['recipe']) for r in runs.record}))
     def encoder(c): return ', '.join([c['encoder'], *(f'{k} {v}' for k, v in c['encoder_args'].items())])
     def how(score): return every(lambda r, c: score_of(r, score)['protocol'].partition(', seed')[0])
@@ -224,7 +229,8 @@ def mean_of_paper(value:float, sd:float|None, seeds:int=3, n:int=10_000) -> tupl
 def means(runs:pd.DataFrame, # rows of `Tables.measured`
           score:str) -> dict[str, tuple]:
     "Mean of a score and its uncertainty, by key."
-    return {key: mean_of([score_of(r, score) for r in g.record]) for key, g in runs.groupby('key')}
+    return {key: mean_of([score_of(r, score) for r in g.record]) for key, g in runs.groupby('key')
+            if have(g.record, score)}
 
 # %% ../nbs/76_tables.ipynb #ce29fd36
 def difference(a:tuple|None, b:tuple|None) -> tuple[float, float, int]|None: # of `mean_of`
@@ -249,7 +255,8 @@ def as_text(d:tuple|None) -> str: # a `difference`
 
 def as_sentence(name:str, by_score:dict) -> str: # score -> `difference`
     "What the records say of one difference."
-    if None in by_score.values(): return f'{name}: no records.'
+    by_score = {score: d for score, d in by_score.items() if d}
+    if not by_score: return f'{name}: no records.'
     said = [f'{WORDS[sign]} ({d:+.1f}, noise {noise:.1f}) by the {SCORES.get(score, score)}'
             for score, (d, noise, sign) in by_score.items()]
     return f"{name}: {', '.join(said)}."
