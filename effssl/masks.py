@@ -333,6 +333,14 @@ def check_norm(net:nn.Module):
     if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
     raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
 
+def check_growth(footprint:str, growth:int|None):
+    "Raise ValueError for rings fewer than none, or of a footprint that has none."
+    if growth is None: return
+    if footprint not in GROWTH:
+        raise ValueError(f'growth {growth} is of rings, which footprint={footprint!r} has none of: '
+                         "leave it out, or use footprint='waxing' or 'regrown'")
+    if growth < 0: raise ValueError(f'growth {growth} must be 0 or more rings')
+
 def keeps_all(live:Tensor) -> bool:
     "Whether a mask removes nothing, here and in the other processes, which share their statistics."
     return bool(average(live.all().float()) == 1)
@@ -407,10 +415,7 @@ class Masked(Technique):
                  growth:int|None=None): # rings around a block at most; None: 1 if waxing, no limit if regrown
         if footprint not in FOOTPRINTS: raise unknown('footprint', footprint, FOOTPRINTS)
         if stats not in ('kept', 'all'): raise unknown('stats', stats, ('kept', 'all'))
-        if growth is not None and footprint not in GROWTH:
-            raise ValueError(f'growth {growth} is of rings, which footprint={footprint!r} has none of: '
-                             "leave it out, or use footprint='waxing' or 'regrown'")
-        if growth is not None and growth < 0: raise ValueError(f'growth {growth} must be 0 or more rings')
+        check_growth(footprint, growth)
         super().__init__()
         self.footprint, self.stats = footprint, stats
         self.grown, usual = GROWTH.get(footprint, (None, None))
