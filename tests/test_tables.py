@@ -21,7 +21,7 @@ def score(accuracy, protocol, error=1.): return dict(accuracy=accuracy, error=er
 def record(line, error=1.):
     "A made-up record of a grid's line: accuracy grows by the epoch, linearly."
     r = complete(recipe(line))
-    a, paper = ACCURACY[r.technique] + r.seed, r.technique_args.get('preset') == 'paper'
+    a, paper = ACCURACY[r.technique] + r.seed, r.technique_args.get('preset') in ('paper', 'held')
     scores = dict(linear=score(a, f'linear probe, seed {r.seed}', error), knn20=score(a - 10, 'kNN k=20', error))
     history = [dict(epoch=e, knn20=20 + (a - 30)*e/r.epochs, seconds=1., removed=.28 if paper else .25)
                for e in range(r.epochs + 1)]
