@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOOTPRINTS', 'kept_batch_norm', 'KeptBatchNorm', 'at_size', 'painted', 'Boxes', 'waned', 'MaskFlow', 'rings', 'waxed',
-           'Masked', 'skipped_macs', 'TraceMasks']
+           'regrown', 'Masked', 'skipped_macs', 'TraceMasks']
 
 # %% ../nbs/74_masks.ipynb #f6dac598
 from contextlib import contextmanager, nullcontext
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .cost import MASK_RULES, Ledger, untouched
-from .lockstep import Branch, Technique, Walk, lockstep
+from .lockstep import Branch, Step, Technique, Walk, lockstep
 from .lookup import unknown
 from .objectives import average, joint_moments
 
@@ -91,6 +91,7 @@ def painted(shape:tuple, # (B,C,H,W)
     B, C, H, W = shape
     total = torch.zeros(B*(H + 1)*(W + 1), C, dtype=torch.int16, device=n.device)
     on = drawn.reshape(-1, C).short()
+    if C == 1: total, on = total[:, 0], on[:, 0]  # numbers are added much faster than rows of one
     for y, x, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
         corner = (n*(H + 1) + y.clamp(0, H))*(W + 1) + x.clamp(0, W)
         total.index_add_(0, corner.flatten(), on, alpha=sign)
@@ -168,17 +169,18 @@ class MaskFlow(KeptBatchNorm):
         return out
 
 # %% ../nbs/74_masks.ipynb #0618fa1b
-CHUNK = 2**22  # values compared at once: bounds memory (16 MB in fp32 for each of a few buffers)
+CHUNK = 2**18  # values compared at once: few enough for a processor's caches
 
 def ring(top:Tensor, left:Tensor, height:Tensor, width:Tensor, # (m,) rectangles
          r:int) -> tuple[Tensor, Tensor, Tensor]: # (m,L) rows, columns, and whether there is such a position
-    "The positions of the r-th ring around each rectangle, one pixel wide."
+    "The positions of the r-th ring around each rectangle, one pixel wide; the 0-th is the rectangle's own rim."
     h, w = height[:, None] + 2*r, width[:, None] + 2*r
-    t = torch.arange(int((2*(h + w) - 4).max()), device=top.device)
+    many = torch.where(torch.minimum(h, w) == 1, h*w, 2*(h + w) - 4)  # one position wide: a line
+    t = torch.arange(int(many.max()), device=top.device)
     side = t - 2*w  # first the upper row, then the lower, then the left column, then the right
     y = torch.where(t < w, 0, torch.where(t < 2*w, h - 1, 1 + torch.where(side < h - 2, side, side - h + 2)))
     x = torch.where(t < w, t, torch.where(t < 2*w, t - w, torch.where(side < h - 2, 0, w - 1)))
-    return top[:, None] - r + y, left[:, None] - r + x, t < 2*(h + w) - 4
+    return top[:, None] - r + y, left[:, None] - r + x, t < many
 
 # %% ../nbs/74_masks.ipynb #e3ffd22d
 class Aligned:
@@ -196,6 +198,10 @@ class Aligned:
         "Rows and columns in b of positions in a."
         across = self.across[i, None]
         return y + self.down[i, None], torch.where(self.mirrored[i, None], across - x, across + x)
+    def corners_b(self) -> tuple[Tensor, Tensor]: # (M,) each
+        "Top and left of the rectangles in b."
+        left = torch.where(self.mirrored, self.across - self.left - self.width + 1, self.across + self.left)
+        return self.top + self.down, left
 
 # %% ../nbs/74_masks.ipynb #1813f09f
 def similar_ring(a:Tensor, b:Tensor, # (B·S·S,C) both maps, a row for each position
@@ -246,17 +252,94 @@ def waxed(a:Tensor, b:Tensor, # (B,C,S,S) maps
     r = torch.arange(1, 1 + int(found.max()), device=a.device)[:, None]  # (R,1)
     drawn = found == r[..., None]  # (R,M,C)
     box = Aligned(boxes, a.shape[-1])
-    bottom, right = box.top + box.height, box.left + box.width
-    left_b = torch.where(box.mirrored, box.across - right + 1, box.across + box.left)
-    return (~painted(a.shape, box.n, box.top - r, box.left - r, bottom + r, right + r, drawn),
-            ~painted(b.shape, box.n, box.top + box.down - r, left_b - r, bottom + box.down + r,
-                     left_b + box.width + r, drawn))
+    return tuple(~painted(a.shape, box.n, top - r, left - r, top + box.height + r, left + box.width + r, drawn)
+                 for top, left in ((box.top, box.left), box.corners_b()))
+
+# %% ../nbs/74_masks.ipynb #c0de0a01
+def cores(boxes:Boxes, size:int) -> tuple[Aligned, Tensor]: # (M,)
+    "Boxes on a map, shrunk ring by ring to one or two positions a side; and how many rings that took off."
+    box = Aligned(boxes, size)
+    centre = lambda px: (2*px + boxes.size)*size//(2*boxes.side)  # the position that the block's centre lies in
+    top = torch.where(box.height > 0, box.top, centre(boxes.ya))
+    left = torch.where(box.width > 0, box.left, centre(boxes.xa))
+    height, width = box.height.clamp_min(1), box.width.clamp_min(1)
+    off = (torch.minimum(height, width) - 1)//2
+    box.top, box.left, box.height, box.width = top + off, left + off, height - 2*off, width - 2*off
+    return box, off
+
+
+# %% ../nbs/74_masks.ipynb #c0de0a02
+def ring_pixels(box:Aligned, i:Tensor, # (k,) which rectangles
+                r:int, size:int) -> tuple[Tensor, Tensor, Tensor]: # (k,L), (k,L), (k,)
+    "Where their r-th ring lies in maps a and b, position by position, `size`² for none; and how many there are."
+    y, x, there = ring(box.top[i], box.left[i], box.height[i], box.width[i], r)
+    v, u = box.in_b(y, x, i)
+    for p in (y, x, v, u): there = there & (p >= 0) & (p < size)
+    count = there.sum(1)
+    first = there.byte().argsort(1, descending=True)[:, :max(1, int(count.max()))]  # far rings are mostly outside
+    a, b = (torch.where(there, row*size + column, size*size).gather(1, first) for row, column in ((y, x), (v, u)))
+    return a, b, count
+
+def core_rings(a:Tensor, b:Tensor, # (B,C,S,S) maps
+               box:Aligned, limit:Tensor, # (M,) cores, and the last ring that each may reach
+               threshold:float) -> Tensor: # (M,C)
+    "How many rings of each core, itself the first, are similar one after the other, channel by channel."
+    B, C, size, _ = a.shape
+    peak = torch.maximum(*(t.abs().amax((2, 3)) for t in (a, b))).float().flatten()
+    worst, area = peak.square()*10**(-threshold/10), size*size + 1
+    a, b = (F.pad(t.float().flatten(2), (0, 1)).flatten() for t in (a, b))  # a 0 behind every channel, for outside
+    found = torch.zeros(len(box.n), C, dtype=torch.long, device=a.device)
+    m, c = torch.ones_like(found).nonzero(as_tuple=True)  # those that still grow
+    for r in range(2*size):
+        near = r <= limit[m]
+        m, c = m[near], c[near]
+        if not len(m): break
+        i, k = torch.unique_consecutive(m, return_inverse=True)
+        in_a, in_b, count = ring_pixels(box, i, r, size)
+        def error(k, channel): # the sum of squares
+            at = lambda t, place: t.index_select(0, (place.index_select(0, k) + area*channel[:, None]).flatten())
+            return at(a, in_a).sub_(at(b, in_b)).square_().view(len(k), -1).sum(1)
+        n = box.n[m]*C + c
+        pieces = zip(*(t.split(max(1, CHUNK//in_a.shape[1])) for t in (k, n)))
+        similar = (torch.cat([error(*piece) for piece in pieces]) <= worst[n]*count[k]) & (count[k] > 0)
+        m, c = m[similar], c[similar]
+        found[m, c] = r + 1
+    return found
+
+
+# %% ../nbs/74_masks.ipynb #c0de0a03
+@torch.no_grad()
+def regrown(a:Tensor, b:Tensor, # (B,C,S,S) maps, 0 where removed
+            boxes:Boxes, threshold:float=20., # dB
+            growth:int|None=None, # rings around a block's own rectangle at most; None: until one differs
+           ) -> tuple[Tensor, Tensor]: # (B,C,S,S) each
+    "Masks of two maps, False on the similar rings around the middles of boxes, by channel (§4.2.2)."
+    B, C, size, _ = a.shape
+    if not len(boxes): return torch.ones_like(a).bool(), torch.ones_like(b).bool()
+    box, off = cores(boxes, size)
+    limit = off + (2*size if growth is None else growth)
+    found = core_rings(a, b, box, limit, threshold)
+    m, c = (found > 0).nonzero(as_tuple=True)
+    r, n, drawn = found[m, c] - 1, box.n[m]*C + c, torch.ones(len(m), 1, dtype=torch.bool, device=a.device)
+    def paint(top, left):
+        edges = top[m] - r, left[m] - r, (top + box.height)[m] + r, (left + box.width)[m] + r
+        return ~painted((B*C, 1, size, size), n, *edges, drawn).view(a.shape)
+    return paint(box.top, box.left), paint(*box.corners_b())
+
 
 # %% ../nbs/74_masks.ipynb #38788b90
 def check_norm(net:nn.Module):
     "Raise ValueError for an encoder without BatchNorm, which cuts removed regions anew at every layer."
     if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()): return
     raise ValueError(f'{type(net).__name__} has no BatchNorm2d, so masks would not hold in it: use a ResNet')
+
+def check_growth(footprint:str, growth:int|None):
+    "Raise ValueError for rings fewer than none, or of a footprint that has none."
+    if growth is None: return
+    if footprint not in GROWTH:
+        raise ValueError(f'growth {growth} is of rings, which footprint={footprint!r} has none of: '
+                         "leave it out, or use footprint='waxing' or 'regrown'")
+    if growth < 0: raise ValueError(f'growth {growth} must be 0 or more rings')
 
 def keeps_all(live:Tensor) -> bool:
     "Whether a mask removes nothing, here and in the other processes, which share their statistics."
@@ -265,7 +348,8 @@ def keeps_all(live:Tensor) -> bool:
 def mean_of_kept(x:Tensor, # (B,C,H,W), 0 where removed
                  live:Tensor) -> Tensor: # (B,1 or C,H,W)
     "The map scaled so that its mean is that of kept positions; a map of which nothing is kept stays 0."
-    return x*(x[0, 0].numel()/live.sum((2, 3), keepdim=True).clamp_min(1)).to(x.dtype)
+    kept = live.sum((2, 3), keepdim=True).clamp_min(1).to(torch.promote_types(x.dtype, torch.float32))
+    return x*(x[0, 0].numel()/kept).to(x.dtype)
 
 # %% ../nbs/74_masks.ipynb #fc609512
 def mask_rule(footprint:str, # one of FOOTPRINTS
@@ -274,7 +358,7 @@ def mask_rule(footprint:str, # one of FOOTPRINTS
     sizes = {tuple(image.shape[-2:]): image}
     def after(live, size, window):
         masks = []
-        if footprint != 'waning':
+        if footprint in ('persistent', 'waxing'):
             if tuple(size) not in sizes: sizes[tuple(size)] = at_size(image, size)
             masks.append(sizes[tuple(size)])
         if footprint != 'persistent' and live is not None: masks.append(waned(live.any(1, keepdim=True), *window))
@@ -282,21 +366,28 @@ def mask_rule(footprint:str, # one of FOOTPRINTS
     return after
 
 # %% ../nbs/74_masks.ipynb #f8d8fe21
+GROWTH = {'waxing': (waxed, 1), 'regrown': (regrown, None)}  # footprint -> what finds its rings, how many at most
+
+def grows_before(footprint:str, step:Step) -> bool:
+    "Whether rings are looked for before a step; a region that is regrown needs none where no window shrinks it."
+    if footprint not in GROWTH or step.kind != 'conv': return False
+    return footprint == 'waxing' or max(step.module.kernel_size) > 1
+
 def ring_masks(pairs:list, # (branch a, branch b, Boxes); a pair of which one branch has no mask is passed over
-               threshold:float, growth:int|None) -> dict: # branch -> (B,C,S,S)
-    "The masks of all branches with the similar rings of all their pairs removed."
+               grown, threshold:float, growth:int|None) -> dict: # branch -> (B,C,S,S)
+    "The masks of all branches with the similar rings of all their pairs, that `grown` finds, removed."
     found = {}
     for a, b, boxes in pairs:
         if a.live is None or b.live is None: continue
-        for one, live in zip((a, b), waxed(a.x, b.x, boxes, threshold, growth)):
+        for one, live in zip((a, b), grown(a.x, b.x, boxes, threshold, growth)):
             found[one] = live & found.get(one, one.live)
     return found
 
-def wax(branch:Branch, step:str, rings:SimpleNamespace, threshold:float, growth:int|None):
+def wax(branch:Branch, step:str, rings:SimpleNamespace, *how): # what `ring_masks` asks
     "Remove a map's similar rings; those of all branches are found when the first is about to take the step."
     if rings.step != step:
         rings.step = step
-        rings.masks = ring_masks(rings.pairs, threshold, growth)
+        rings.masks = ring_masks(rings.pairs, *how)
     if branch in rings.masks:
         branch.live = rings.masks.pop(branch)
         branch.x = branch.x*branch.live
@@ -314,21 +405,21 @@ def masked_step(branch:Branch, own:SimpleNamespace, # what `Masked` keeps of the
     own.skip = None if branch.skip is None else flow.mask(branch.skip)
 
 # %% ../nbs/74_masks.ipynb #584c8d50
-FOOTPRINTS = ('persistent', 'waning', 'waxing')
+FOOTPRINTS = ('persistent', 'waning', 'waxing', 'regrown')
 
 class Masked(Technique):
-    "Regions removed by masks (SimWNW §4). Its owner sets `branch.live` and, for waxing, pairs in `walk.facts[masked]`."
+    "Regions removed by masks (SimWNW §4). Its owner sets `branch.live` and, for rings, pairs in `walk.facts[masked]`."
     def __init__(self, footprint:str='persistent', # one of FOOTPRINTS
                  stats:str='kept', # statistics over 'kept' or 'all' positions
-                 threshold:float=20., # dB, from which on a ring is similar (waxing)
-                 growth:int|None=1): # rings around a block at most (waxing); None: until one differs or leaves the map
+                 threshold:float=20., # dB, from which on a ring is similar (waxing, regrown)
+                 growth:int|None=None): # rings around a block at most; None: 1 if waxing, no limit if regrown
         if footprint not in FOOTPRINTS: raise unknown('footprint', footprint, FOOTPRINTS)
         if stats not in ('kept', 'all'): raise unknown('stats', stats, ('kept', 'all'))
-        if growth is not None and growth < 0:
-            raise ValueError(f'growth {growth} must be 0 or more rings, or None for no limit')
+        check_growth(footprint, growth)
         super().__init__()
         self.footprint, self.stats = footprint, stats
-        self.threshold, self.growth = threshold, growth
+        self.grown, usual = GROWTH.get(footprint, (None, None))
+        self.threshold, self.growth = threshold, usual if growth is None else growth
     def setup(self, framework): check_norm(framework.encoder)
     def before(self, walk):
         # one for all branches: their rings are found together, step by step
@@ -345,8 +436,8 @@ class Masked(Technique):
             branch.x = mean_of_kept(branch.x, branch.live)
             branch.live = None
             return nullcontext()
-        if self.footprint == 'waxing' and step.kind == 'conv':
-            wax(branch, step.name, own.rings, self.threshold, self.growth)
+        if grows_before(self.footprint, step):
+            wax(branch, step.name, own.rings, self.grown, self.threshold, self.growth)
         return masked_step(branch, own, self.stats)
 
 # %% ../nbs/74_masks.ipynb #1579a7a5

@@ -204,6 +204,7 @@ def choose_blocks(psnr:Tensor, # (B,n) dB
                   threshold:float|None=None, # … or dB
                   keep:str='dissimilar', # what stays: 'dissimilar', 'similar' or 'random'
                   lots:Tensor|None=None, # (B,n) random numbers, for 'random'
+                  most:float|None=None, # share of an image's blocks that a threshold may remove at most
                  ) -> Tensor: # (B,n) True: goes
     "Which blocks go."
     B, n = psnr.shape
@@ -211,5 +212,7 @@ def choose_blocks(psnr:Tensor, # (B,n) dB
     score = {'dissimilar': psnr, 'similar': -psnr, 'random': lots}[keep].view(B*rows, -1)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(1)  # 0: goes first
     if threshold is None: k = count_of(quota, n//rows, 'a row' if rows > 1 else 'an image')
-    else: k = ((psnr >= threshold) ^ (keep == 'similar')).sum(1, keepdim=True).clamp(max=n - 1)
+    else:
+        cap = n - 1 if most is None else min(n - 1, math.floor(most*n + 1e-9))
+        k = ((psnr >= threshold) ^ (keep == 'similar')).sum(1, keepdim=True).clamp(max=cap)
     return (rank < k).view(B, n)

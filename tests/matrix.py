@@ -28,6 +28,7 @@ WORKS = {  # on an encoder of the family
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence
 WAYS = [  # of a technique, other than its first
     ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),
-    ('simwnw', dict(preset='paper')), ('simwnw', dict(quota=.25, how='reuse')),
+    ('simwnw', dict(preset='paper')), ('simwnw', dict(preset='held', most=.6)),
+    ('simwnw', dict(quota=.25, how='reuse')),
     ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
     ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True))]
