@@ -158,6 +158,16 @@ def conv_patches(img_size=224, patch_size:int=16, in_chans:int=3, embed_dim:int=
     embed.proj = nn.Sequential(*[m for c in convs for m in (c, nn.ReLU(inplace=True))][:-1])
     return embed
 
+def named_vit(name:str, image_size:int, stem:str='patches', **kw) -> nn.Module:
+    "A ViT of timm without its classifier; of another image size where patches do not fit, which `check_size` reports."
+    if stem not in ('patches', 'conv'): raise unknown('stem', stem, ['patches', 'conv'])
+    if stem == 'conv': kw['embed_layer'] = conv_patches
+    name = name.removeprefix('timm:')
+    model = name.split('.')[0]
+    patch = kw.get('patch_size') or (int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16)
+    side = image_size if image_size % patch == 0 and image_size >= patch else patch*8
+    return timm.create_model(name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
+
 # %% ../nbs/03_encoders.ipynb #7c73112f
 def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=1, stem_stride:int=1, # of CIFAR's
                  zero_init_residual:bool=True, # blocks begin as the identity: the last norm's weight is 0
@@ -173,16 +183,6 @@ def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=
         encoder = timm.create_model(name, num_classes=0, **kw)
     if stem is None: stem = 'cifar' if image_size <= 64 and isinstance(encoder.conv1, nn.Conv2d) else 'imagenet'
     return cifar_stem(encoder, stem_padding, stem_stride) if stem == 'cifar' else encoder
-
-def named_vit(name:str, image_size:int, stem:str='patches', **kw) -> nn.Module:
-    "A ViT of timm without its classifier; of another image size where patches do not fit, which `check_size` reports."
-    if stem not in ('patches', 'conv'): raise unknown('stem', stem, ['patches', 'conv'])
-    if stem == 'conv': kw['embed_layer'] = conv_patches
-    name = name.removeprefix('timm:')
-    model = name.split('.')[0]
-    patch = kw.get('patch_size') or (int(model.split('patch')[1].split('_')[0]) if 'patch' in model else 16)
-    side = image_size if image_size % patch == 0 and image_size >= patch else patch*8
-    return timm.create_model(name, num_classes=0, img_size=side, dynamic_img_size=True, **kw)
 
 def named_encoder(name:str, image_size:int, **kw) -> nn.Module:
     "A ResNet of torchvision or a ResNet or ViT of timm, without its classifier."

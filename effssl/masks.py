@@ -280,6 +280,7 @@ def ring_pixels(box:Aligned, i:Tensor, # (k,) which rectangles
     a, b = (torch.where(there, row*size + column, size*size).gather(1, first) for row, column in ((y, x), (v, u)))
     return a, b, count
 
+# %% ../nbs/74_masks.ipynb #c0de0a12
 def core_rings(a:Tensor, b:Tensor, # (B,C,S,S) maps
                box:Aligned, limit:Tensor, # (M,) cores, and the last ring that each may reach
                threshold:float) -> Tensor: # (M,C)

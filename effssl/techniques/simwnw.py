@@ -50,13 +50,12 @@ class Packed(Technique):
             b.live = None
 
 def check_canvas(side:int, block:int, k:int, stride:int):
-    "Raise ValueError where a canvas of a view's blocks, less k in each row, does not fit the encoder's stride."
-    width, G = side - k*block, side//block
-    if side % stride == 0 and width % stride == 0: return
-    fit = [i/G for i in range(1, G) if side % stride == 0 and (side - i*block) % stride == 0]
-    quotas = ', '.join(f'{q:.2f}' for q in fit) or 'none'
-    raise ValueError(f'a canvas of {side} × {width} px is not divisible by the stride {stride} of the encoder: '
-                     f'quotas that fit blocks of {block} px are {quotas}; or use blocks of a multiple of {stride} px')
+    "Raise ValueError where a canvas of a view's blocks, less k in each row, does not fit the encoder."
+    width = side - k*block  # no multiple of the stride: the last stages round up and save less
+    if side % stride: raise ValueError(f'views of {side} px are not divisible by the stride {stride} of the encoder')
+    if width < stride:
+        raise ValueError(f'a canvas of {side} × {width} px is narrower than the stride {stride} of the encoder: '
+                         f'take a quota of at most {(side - stride)//block*block/side:.2f}')
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #001ec371
 class Dropped(Technique):
