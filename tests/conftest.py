@@ -11,7 +11,8 @@ from changed import touched
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # not over the committed ones
 # what shares a fixture, or pictures
-TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show')
+TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show',
+            'test_notebook[57_ten')
 FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'test_failing', 'test_site.py',
          'test_interrupt', 'test_dask', '21_simprune', '40_first', 'test_kill_and')
 
