@@ -295,8 +295,9 @@ def core_rings(a:Tensor, b:Tensor, # (B,C,S,S) maps
         near = r <= limit[m]
         m, c = m[near], c[near]
         if not len(m): break
-        i, k = torch.unique_consecutive(m, return_inverse=True)
-        in_a, in_b, count = ring_pixels(box, i, r, size)
+        some = torch.zeros_like(limit).bool().index_fill(0, m, True)
+        k = (some.cumsum(0) - 1)[m]  # which of the boxes that still grow
+        in_a, in_b, count = ring_pixels(box, some.nonzero()[:, 0], r, size)
         def error(k, channel): # the sum of squares
             at = lambda t, place: t.index_select(0, (place.index_select(0, k) + area*channel[:, None]).flatten())
             return at(a, in_a).sub_(at(b, in_b)).square_().view(len(k), -1).sum(1)

@@ -29,6 +29,9 @@ WAITS = {  # who may wait for the device, and why
     'masks.py:waxed': 'how many rings there are to paint',
     'masks.py:ring': 'the longest ring is a shape',
     'masks.py:rings': 'rings that grow until the views differ: the paper to the letter, not the fast way',
+    'masks.py:core_rings': 'the same: which channels still grow',
+    'masks.py:ring_pixels': 'the longest ring inside of a map is a shape',
+    'masks.py:regrown': 'how many regions there are to paint',
     'frameworks/dinov2.py:surviving': 'how many masked patches both views have left is a shape'}
 FINE = {'tiles.py:kept_blocks'}  # asks whether a mask is in order
 VIT, CNN = FAMILIES['ViT'], FAMILIES['ResNet']
