@@ -290,7 +290,7 @@ def test_dual_with_records(displayed, tmp_path):
     assert len(three) == 4, 'two budgets of the penalty, two of the multiplier'
     assert sum('40.5 ± 0.7' in l for l in table) == 2
     assert any('82.0' in l for l in table) and any('90.0' in l for l in table)
-    claims = next(o for o in found if 'linear probe' in o and 'Lagrange − penalty' in o)
+    claims = next(o for o in found if 'kNN, k = 20' in o and 'Lagrange − penalty' in o)
     assert claims.count('+5.00') == 4  # gated − VICReg-Gating
     assert claims.count('-2.00') == 8  # slim − gated, dense − VICReg
     assert 'separate norms' not in claims and 'no records' not in claims
