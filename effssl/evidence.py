@@ -84,7 +84,7 @@ def arm_line(records:list[dict], lines:list[dict], seconds:float|None) -> dict: 
     line, one = lines[0], records[0] if records else None
     least = [100*min(r['moved'].values()) for r in records if 'moved' in r]
     old = ' †' if any('code' not in r or since(r) for r in records) else ''
-    return {'epochs': line['epochs'], 'lr': line['lr'],
+    return {'epochs': line['epochs'], 'lr': f"{line['lr']:g}",
             'kNN %': text_of(own(records)) + old, 'linear %': text_of(own(records, 'linear')),
             'FLOPs a step %': '–' if one is None else f"{100*one['cost']['flops_ratio']:.0f}",
             'step s': '–' if seconds is None else f'{seconds:.3f}',

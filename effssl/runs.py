@@ -23,7 +23,7 @@ from .data import Images, load as load_split, stored_size, take
 from .encoders import checkpoint_weights
 from .evaluate import QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
 from .objectives import Framework
-from .provenance import made_by
+from .provenance import code_of, data_of, made_by
 from .recipes import Recipe, run_id
 from .records import environment, finished, write_json
 from .train import Pretrain, fit, pick_device, ranks
@@ -64,7 +64,8 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
         return {}
     with only_one(folder):
         if done := finished(folder): return done  # by another process, while we waited
-        with under_way(folder, r, dev, made_by(r, images, sets)) as record:
+        with under_way(folder, r, dev) as record:
+            record |= dict(data=data_of(images, sets))
             record |= measure(r, framework, augs, dev)
             record |= train_and_judge(r, framework, augs, images, sets, folder, dev, progress, workers, record)
     return finished(folder)
@@ -78,6 +79,7 @@ def only_one(folder:Path, patience:float=10.): # seconds; a killed parent's chil
     lock = FileLock(folder/'.lock', timeout=patience)
     try: lock.acquire(poll_interval=.25)
     except Timeout as e: raise Busy(f'another process is at run {str(folder)!r}: wait for it, or stop it') from e
+    for left in folder.glob('*.part'): left.unlink()  # by a process that was killed while it wrote
     try: yield
     finally: lock.release()
 
@@ -88,11 +90,11 @@ def begun(folder:Path, code:dict) -> dict|None: # module -> hash, of this proces
     return before and code | before
 
 @contextmanager
-def under_way(folder:Path, r:Recipe, device, made:dict): # by which code, of which data
+def under_way(folder:Path, r:Recipe, device):
     "A run's record, on disk from the start: 'running', then 'complete', or 'failed' with the error."
     path, started = folder/'run.json', datetime.now(timezone.utc).isoformat(timespec='seconds')
     record = dict(id=folder.name, status='running', started=started, recipe=asdict(r), environment=environment(device))
-    record |= made | dict(code=begun(folder, made['code']))
+    record |= dict(code=begun(folder, code_of(r)))
     write_json(path, record)
     try: yield record
     except BaseException as e:

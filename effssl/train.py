@@ -180,7 +180,8 @@ def watch(module:Pretrain, loss:Tensor, walk:Walk):
     seen.losses.append(loss.detach())
     seen.notes.append(walk.notes)
     if whole and seen.ends.count(None) % 10 == 0: seen.stds.append(feature_spread(walk.branches[0].x))
-    if whole and module.online: seen.hits.append(learn_online(module.online, walk, module.labels))
+    known = module.online and len(walk.branches[0].x) % len(module.labels) == 0  # else some images were left out
+    if whole and known: seen.hits.append(learn_online(module.online, walk, module.labels))
     seen.ends.append(walk.until)
     if loss.device.type == 'cpu' or len(seen.losses) % 50 == 0: check_finite(module)
 
