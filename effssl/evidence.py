@@ -39,8 +39,10 @@ def spread_of(scores:list[dict]) -> float:
 def interval(scores:list[dict]) -> tuple[float, float|None]: # of some seeds
     "Mean and the half-width of its 95 % interval; None for one seed."
     from scipy.stats import t
-    mean, n = statistics.mean(map(value_of, scores)), len(scores)
-    return mean, None if n < 2 else t.ppf(.975, n - 1)*spread_of(scores)/n**.5
+    values, n = [*map(value_of, scores)], len(scores)
+    if n < 2: return values[0], None
+    images = 1.96*statistics.mean(s['error'] for s in scores)
+    return statistics.mean(values), max(images, t.ppf(.975, n - 1)*statistics.stdev(values)/n**.5)
 
 def versus(a:list[dict], b:list[dict]) -> tuple[float, float]|None: # scores of two arms
     "Difference of means, a − b, and the half-width of its 95 % interval (Welch); None below two seeds of either."
@@ -56,7 +58,8 @@ def verdict(claim:str, a:list[dict], b:list[dict]) -> str: # scores of the arm t
     found = versus(a, b)
     if found is None or min(len(a), len(b)) < LEAST: return f'{claim}: not measured ({seeds}).'
     d, half = found
-    return f'{claim}: {"holds" if d > half else "does not hold here"} ({d:+.1f} ± {half:.1f} points, {seeds}).'
+    word = 'holds' if d > half else 'does not hold here' if d < -half else 'open'
+    return f'{claim}: {word} ({d:+.1f} ± {half:.1f} points, {seeds}).'
 
 def verdicts(arms:dict[str, list[dict]], # as from `measured`
              claims:dict[str, tuple[str, str]], # claim -> the arm that should be better, the other
@@ -85,7 +88,7 @@ def arm_line(records:list[dict], lines:list[dict], seconds:float|None) -> dict: 
     least = [100*min(r['moved'].values()) for r in records if 'moved' in r]
     old = ' †' if any('code' not in r or since(r) for r in records) else ''
     return {'epochs': line['epochs'], 'lr': f"{line['lr']:g}",
-            'kNN %': text_of(own(records)) + old, 'linear %': text_of(own(records, 'linear')),
+            'kNN %': text_of(own(records)) + old, 'linear %': text_of(own(records, 'linear')) + old,
             'FLOPs a step %': '–' if one is None else f"{100*one['cost']['flops_ratio']:.0f}",
             'step s': '–' if seconds is None else f'{seconds:.3f}',
             'minutes': '–' if seconds is None else f'{minutes_of(line, seconds):.1f}',

@@ -17,10 +17,10 @@ def render() -> str:
         shown = [''.join(o.get('text') or o['data'].get('text/plain', '')).rstrip() for o in outputs]
         if any(shown): parts.append('```\n' + '\n'.join(s for s in shown if s) + '\n```')
     text = '\n\n'.join(parts) + '\n'
-    for folder in ('frameworks', 'techniques', 'tutorials', 'experiments', 'tables'):
+    for folder in ('frameworks', 'techniques', 'tutorials', 'experiments', 'tables', 'probes'):
         text = text.replace(f']({folder}/', f'](nbs/{folder}/')
     text = re.sub(r'\]\((?=\d\d_)', '](nbs/', text)
-    return text.replace('](../', '](').replace("'../results", "'results")
+    return text.replace('](../', '](').replace("'../results", "'results").replace("'../nbs", "'nbs")
 
 
 if __name__ == '__main__':

@@ -55,12 +55,12 @@ class Accel(Technique):
                  weights=None, # of the draw, one a depth; None: all alike
                  scheme:str='to_input', # what learns: all below the loss; 'skipping' or 'nearby' stages (Table 4)
                  windows:int=4, # of each view to choose from (M)
-                 region:float=.75, # of the feature map that a window has
-                 of:str='area', # or 'side': what `region` is a share of
-                 select:str='hard'): # pair that goes on; 'easy', 'random'; 'examples': hard images (Table 5)
+                 region:float=.75, of:str='area', # share of a feature map that a window has, of its area or 'side'
+                 select:str='hard', # pair that goes on; 'easy', 'random'; 'examples': hard images (Table 5)
+                 judges_teach:bool|None=None): # without partial back-propagation judges teach the encoder, too
         check_options(partial_backprop, hard_pairs, forward, depths, weights, scheme, windows, region, of, select)
         super().__init__()
-        self.partial_backprop, self.hard_pairs = partial_backprop, hard_pairs
+        self.partial_backprop, self.hard_pairs, self.judges_teach = partial_backprop, hard_pairs, judges_teach
         self.forward_mode, self.scheme, self.select = forward, scheme, select
         self.depths, self.weights = tuple(depths), tuple(weights or [1]*len(depths))
         self.windows = 1 if select == 'random' else windows
@@ -134,7 +134,9 @@ def judges(accel:Accel) -> set[int]:
     return {*CROPPED} if accel.hard_pairs and (accel.windows > 1 or accel.select == 'examples') else set()
 
 def objectives_for(accel:Accel, framework:Framework) -> nn.ModuleDict:
-    "Copies of the framework's objective, each as wide as the stage it stands behind."
+    "Copies of the framework's objective, each as wide as the stage it stands behind. Raises ValueError."
+    if accel.judges_teach and accel.partial_backprop:
+        raise ValueError('judges_teach=True is for partial_backprop=False: with it their losses teach when drawn')
     shape = step_table(framework.encoder, 64).set_index('step').out
     return nn.ModuleDict({str(s): framework.objective.copy_for(shape[accel.ends[s]][0])
                           for s in sorted(teachers(accel) | judges(accel))})
@@ -287,7 +289,7 @@ def drawn_loss(accel:Accel, framework_loss, walk:Walk) -> Tensor:
     total = loss_at(accel, accel.depth, framework_loss, walk)
     for s in sorted(judges(accel) - teachers(accel)):
         if s in walk.facts.get(accel, {}):
-            judged = loss_at(accel, s, framework_loss, walk, detach=True)
+            judged = loss_at(accel, s, framework_loss, walk, detach=not accel.judges_teach)
             total = total + judged - judged.detach()
     if accel.forward_mode == 'full' and accel.partial_backprop:
         with torch.no_grad():

@@ -24,7 +24,7 @@ def main():
         print(f"\n== {values['framework']} with {values['encoder']} on embedded photographs ==", flush=True)
         folders.append(run_notebook(complete(recipe(SHARED, **values)), OUT, log=sys.stdout).parent)
     table = summary(load(f'{OUT}/*')[lambda d: d.id.isin([f.name for f in folders])])
-    print('\nkNN: k=20, cosine, temperature 0.07; linear: SGD, 100 epochs, offline, last epoch; 720 test patches of 20 photographs.')
+    print('\nkNN: k=20, cosine, temperature 0.07; linear: logistic regression on standardised features; 720 test patches of 20 photographs.')
     print(table.T.to_string(header=False))
     print('\nwritten:', *(f'  {p}' for f in folders for p in sorted(f.iterdir()) if p.name[0] != '.'),
           f'{time.time() - start:.0f} s in all', sep='\n')
