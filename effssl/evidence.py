@@ -52,6 +52,7 @@ def versus(a:list[dict], b:list[dict]) -> tuple[float, float]|None: # scores of 
     freedom = (u + v)**2/(u**2/(len(a) - 1) + v**2/(len(b) - 1))
     return interval(a)[0] - interval(b)[0], t.ppf(.975, freedom)*(u + v)**.5
 
+# %% ../nbs/87_evidence.ipynb #87aa0017
 def verdict(claim:str, a:list[dict], b:list[dict]) -> str: # scores of the arm that should be better, of the other
     "A claim, what the seeds say of it, and the interval."
     seeds = f'{len(a)} and {len(b)} seeds'
