@@ -11,11 +11,11 @@ import statistics
 
 import pandas as pd
 
-from .provenance import since
+from .provenance import versions
 from .records import doubts, read_records, value_of
 from .recipes import read_yaml
 from .show import COLOURS, subplots
-from .sweep import expand
+from .sweep import count, expand
 from .tables import belongs, score_of
 
 # %% ../nbs/87_evidence.ipynb #87aa0005
@@ -79,15 +79,15 @@ def text_of(scores:list[dict]) -> str:
     mean, half = interval(scores)
     return f'{mean:.1f}' + ('' if half is None else f' ± {half:.1f}')
 
-def minutes_of(line:dict, seconds:float, images:int=50_000) -> float: # of a grid; of a step on one core
+def minutes_of(line:dict, seconds:float) -> float: # of a grid; of a step on one core
     "Minutes of a training on two cores: half the minutes that one core takes."
-    return line['epochs']*(images//line['batch_size'])*seconds/60/2
+    return line['epochs']*(count(line['dataset'])//line['batch_size'])*seconds/60/2
 
 def arm_line(records:list[dict], lines:list[dict], seconds:float|None) -> dict: # of an arm; of a step
     "An arm's line of a table."
     line, one = lines[0], records[0] if records else None
     least = [100*min(r['moved'].values()) for r in records if 'moved' in r]
-    old = ' †' if any('code' not in r or since(r) for r in records) else ''
+    old = ' †' if any(versions(records)) else ''
     return {'epochs': line['epochs'], 'lr': f"{line['lr']:g}",
             'kNN %': text_of(own(records)) + old, 'linear %': text_of(own(records, 'linear')) + old,
             'FLOPs a step %': '–' if one is None else f"{100*one['cost']['flops_ratio']:.0f}",
