@@ -67,16 +67,31 @@ def crops_at(x:Tensor, # (B,C,H,W)
     return found.view(B, C, -1, size, size).transpose(1, 2)
 
 # %% ../nbs/73_matching.ipynb #bd21a2fe
+VALUES = 2**26 # of differences, at most, at a time
+
+def by_differences(blocks, region) -> Tensor: # as of `exhaustive`
+    "Sum of squared differences at each place of the region, (B,n,K,K)."
+    b = blocks.shape[-1]
+    places = region.unfold(3, b, 1).unfold(4, b, 1)  # (B,n,C,K,K,b,b)
+    some = max(1, VALUES//places[0].numel())  # images
+    return torch.cat([(p - q[:, :, :, None, None]).square().sum((2, 5, 6))
+                      for p, q in zip(places.split(some), blocks.split(some))])
+
+def by_products(blocks, region) -> Tensor: # as of `exhaustive`
+    "The same, by one convolution."
+    B, n, C, b, _ = blocks.shape
+    with full_precision(blocks):
+        product = F.conv2d(region.reshape(1, B*n*C, *region.shape[3:]), blocks.reshape(B*n, C, b, b), groups=B*n)
+        square = F.avg_pool2d(region.square().sum(2), b, 1, divisor_override=1)
+    product = product.view(B, n, *product.shape[2:])
+    return (square - 2*product + blocks.square().sum((2, 3, 4))[..., None, None]).clamp_min(0)
+
 def exhaustive(blocks:Tensor, # (B,n,C,b,b)
                region:Tensor, # (B,n,C,R,R)
               ) -> tuple[Tensor, Tensor]: # ssd (B,n), offset (B,n,2) in the region, as (x,y)
     "The most similar place among all in the region."
-    B, n, C, b, _ = blocks.shape
-    with full_precision(blocks), torch.backends.cudnn.flags(allow_tf32=False):
-        product = F.conv2d(region.reshape(1, B*n*C, *region.shape[3:]), blocks.reshape(B*n, C, b, b), groups=B*n)
-        square = F.avg_pool2d(region.square().sum(2), b, 1, divisor_override=1)
-    K = product.shape[-1]
-    ssd = (square - 2*product.view(B, n, K, K) + blocks.square().sum((2, 3, 4))[..., None, None]).clamp_min(0)
+    ssd = (by_differences if blocks.is_cuda else by_products)(blocks, region)
+    K = ssd.shape[-1]
     best, i = ssd.flatten(2).min(2)
     return best, torch.stack([i % K, i//K], -1)
 
