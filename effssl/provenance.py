@@ -21,6 +21,8 @@ def tree_of(node):
     "A piece of a syntax tree as nested lists: without positions and empty fields, the same for every Python."
     if isinstance(node, list): return [*map(tree_of, node)]
     if not isinstance(node, ast.AST): return repr(node)
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some formats with an empty text
+        node = ast.JoinedStr([v for v in node.values if getattr(v, 'value', None) != ''])
     fields = [[name, tree_of(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
     return [type(node).__name__, *fields]
 

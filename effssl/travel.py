@@ -15,14 +15,14 @@ from .lockstep import steps
 
 # %% ../nbs/86_travel.ipynb #86aa0005
 def stages(encoder:nn.Module) -> dict[str, list[str]]:
-    "Names of an encoder's weights (parameters of two dimensions and more) by stage; those of none under 'rest'."
+    "Names of the weights (parameters of two dimensions and more) that learn, by stage; those of none under 'rest'."
     found = steps(encoder)
     ends = {0, max(s.stage for s in found)}
     own = {s.stage: [t.name for t in found if t.stage == s.stage] for s in found if s.stage not in ends}
     prefixes = {os.path.commonprefix([n + '.' for n in names]).rpartition('.')[0]: [] for names in own.values()}
     rest = []
     for name, p in encoder.named_parameters():
-        if p.ndim < 2: continue
+        if p.ndim < 2 or not p.requires_grad: continue
         of = next((x for x in prefixes if name.startswith(x + '.')), None)
         (rest if of is None else prefixes[of]).append(name)
     return {'rest': rest} | prefixes
