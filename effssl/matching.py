@@ -78,12 +78,13 @@ def by_differences(blocks, region) -> Tensor: # as of `exhaustive`
                       for p, q in zip(places.split(some), blocks.split(some))])
 
 def by_products(blocks, region) -> Tensor: # as of `exhaustive`
-    "The same, by one convolution."
+    "The same, by one convolution of each channel by itself: quicker than of three channels at a time."
     B, n, C, b, _ = blocks.shape
+    one = dict(stride=1, divisor_override=1)  # a sum
     with full_precision(blocks):
-        product = F.conv2d(region.reshape(1, B*n*C, *region.shape[3:]), blocks.reshape(B*n, C, b, b), groups=B*n)
-        square = F.avg_pool2d(region.square().sum(2), b, 1, divisor_override=1)
-    product = product.view(B, n, *product.shape[2:])
+        product = F.conv2d(region.reshape(1, B*n*C, *region.shape[3:]), blocks.reshape(-1, 1, b, b), groups=B*n*C)
+        square = F.avg_pool2d(F.avg_pool2d(region.square().sum(2), (b, 1), **one), (1, b), **one)
+    product = product.view(B, n, C, *product.shape[2:]).sum(2)
     return (square - 2*product + blocks.square().sum((2, 3, 4))[..., None, None]).clamp_min(0)
 
 def exhaustive(blocks:Tensor, # (B,n,C,b,b)
