@@ -209,6 +209,16 @@ def test_every_export_is_documented():
             assert ast.get_docstring(node), f'{path.name}: {node.name} has no docstring'
 
 
+def test_links_lead_somewhere():
+    "To files of the repository, from README, CONTRIBUTING and notebooks."
+    texts = {f: (ROOT/f).read_text() for f in TRACKED if f.endswith('.md')}
+    for n in NOTEBOOKS:
+        texts[f'nbs/{n}'] = '\n'.join(''.join(c['source']) for c in cells(n) if c['cell_type'] == 'markdown')
+    dead = [(f, link) for f, text in texts.items() for link in re.findall(r'\]\(([^)#\s]+)', text)
+            if '://' not in link and not (ROOT/f).parent.joinpath(link).exists()]
+    assert not dead, dead
+
+
 def test_no_path_of_a_machine_and_no_big_file():
     for f in TRACKED:
         if not (ROOT/f).exists(): continue
