@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'GREY', 'arms_of', 'measured', 'spread_of', 'interval', 'versus', 'verdict', 'verdicts', 'own', 'text_of',
-           'minutes_of', 'arm_line', 'arms_table', 'show_minutes']
+           'minutes_of', 'mean_text', 'arm_line', 'arms_table', 'show_minutes']
 
 # %% ../nbs/87_evidence.ipynb #87aa0002
 import statistics
@@ -85,6 +85,11 @@ def minutes_of(line:dict, seconds:float) -> float: # of a grid; of a step on one
     "Minutes of a training on two cores: half the minutes that one core takes."
     return line['epochs']*(count(line['dataset'])//line['batch_size'])*seconds/60/2
 
+def mean_text(values) -> str: # those that there are
+    "Their mean to three digits; '–' of none."
+    values = [v for v in values if v is not None]
+    return f'{statistics.mean(values):.3g}' if values else '–'
+
 def arm_line(records:list[dict], lines:list[dict], seconds:float|None) -> dict: # of an arm; of a step
     "An arm's line of a table."
     line, one = lines[0], records[0] if records else None
@@ -96,6 +101,8 @@ def arm_line(records:list[dict], lines:list[dict], seconds:float|None) -> dict: 
             'step s': '–' if seconds is None else f'{seconds:.3f}',
             'minutes': '–' if seconds is None else f'{minutes_of(line, seconds):.1f}',
             'least moved %': f'{statistics.mean(least):.0f}' if least else '–',
+            'loss': mean_text(r['history'][-1].get('loss') for r in records if r.get('history')),
+            'RankMe': mean_text(r.get('rankme') for r in records),
             'seeds': f'{len(records)} of {len(lines)}',
             'beware': '; '.join(sorted({d.partition(':')[0] for r in records for d in doubts(r)}))}
 
