@@ -6,11 +6,14 @@
 __all__ = ['encoder', 'init_weights']
 
 # %% ../nbs/03_encoders.ipynb #1582279d
+import re
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Callable
 
 import timm, torch, torchvision
+from safetensors.torch import load_file
 from timm.models import resnet as timm_resnet, vision_transformer as timm_vit
 from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
@@ -213,23 +216,98 @@ def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'packa
     return made if init is None else init_weights(made, init, name)
 
 # %% ../nbs/03_encoders.ipynb #ce50699c
-def checkpoint_weights(path) -> dict[str, Tensor]:
-    "The flat state dict in a checkpoint of effssl, Lightning, timm, solo-learn, MoCo, DINO, …"
+WRAPPERS = re.compile(r'(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')  # PyTorch's own, anywhere
+
+def tensors_of(state, prefix:str='') -> dict[str, Tensor]:
+    "All tensors in a module or in dicts within dicts, by their whole name."
+    if isinstance(state, nn.Module): state = state.state_dict()
+    out = {}
+    for k, v in state.items():
+        if isinstance(v, Tensor): out[prefix + WRAPPERS.sub('', str(k))] = v
+        elif isinstance(v, (dict, nn.Module)): out |= tensors_of(v, f'{prefix}{k}.')
+    return out
+
+def read_checkpoint(path):
+    "What a file holds. Raises FileNotFoundError, or ValueError if it cannot be read."
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {str(path)!r}: give a file, or init='pretrained'")
-    state = torch.load(path, map_location='cpu', weights_only=False)
-    for key in ('state_dict', 'model', 'teacher', 'model_state_dict'):
-        if isinstance(state, dict) and isinstance(state.get(key), dict): state = state[key]
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    try:
+        if Path(path).suffix == '.safetensors': return load_file(path)
+        return torch.load(path, map_location='cpu', weights_only=False)
+    except (AttributeError, ImportError) as e:
+        raise ValueError(f'{str(path)!r} was pickled with classes that are not here ({e}): '
+                         'save the state_dict() of its module instead') from e
+    except Exception as e:  # whatever a file that is no checkpoint makes of the unpickler
+        raise ValueError(f'{str(path)!r} cannot be read as a checkpoint ({type(e).__name__}: {e}): '
+                         'is it whole, and written by torch.save or as safetensors?') from e
 
-def match_keys(state:dict, wanted:set) -> dict:
-    "Cut the prefix under which most of the wanted keys are found."
-    one = next(iter(wanted))
-    prefixes = {k.removesuffix(one) for k in state if k.endswith(one)} | {''}
-    found = lambda prefix: sum(k.startswith(prefix) and k.removeprefix(prefix) in wanted for k in state)
-    best = max(sorted(prefixes), key=found)
-    return {k.removeprefix(best): v for k, v in state.items() if k.startswith(best)}
+def checkpoint_weights(path) -> dict[str, Tensor]:
+    "The flat state dict in a checkpoint of effssl, Lightning, timm, solo-learn, MoCo, DINO, …"
+    state, kinds = read_checkpoint(path), (dict, nn.Module)
+    for key in ('state_dict', 'model', 'teacher', 'model_state_dict', 'state_dict'):
+        if isinstance(state, dict) and isinstance(state.get(key), kinds): state = state[key]
+    found = tensors_of(state) if isinstance(state, kinds) else {}
+    if not found: raise ValueError(f'{str(path)!r} holds no weights, but a {type(state).__name__}: save a state_dict()')
+    return found
 
+# %% ../nbs/03_encoders.ipynb #ce5069a1
+SLOW = {'k', 'key', 'target', 'teacher', 'momentum', 'ema', 'shadow', 'averaged', 'avg', 'mean', 'old', 'offline'}
+TRAINED = {'q', 'query', 'online', 'student'}
+
+def trained_first(prefix:str) -> tuple[bool, bool]:
+    "For sorting prefixes: what is named as a slow copy last, what is named as the trained one first."
+    words = set(re.split(r'[._]', prefix.lower()))
+    return bool(words & SLOW), not words & TRAINED
+
+def prefixes_of(state:dict, wanted:set) -> list[str]:
+    "The prefixes under which most of the wanted names are found, the trained encoder's first; [''] if none is."
+    found = Counter()
+    for k in state:
+        parts = k.split('.')
+        for i in range(len(parts)):
+            if '.'.join(parts[i:]) in wanted: found[''.join(f'{p}.' for p in parts[:i])] += 1
+    most = max(found.values(), default=0)
+    return sorted((p for p in found if found[p] == most), key=lambda p: (*trained_first(p), p)) or ['']
+
+def check_one(state:dict, prefixes:list[str], wanted:set):
+    "Raise ValueError if the first prefix's encoder is not the only one that may be meant."
+    first, *others = [p for p in prefixes if trained_first(p) == trained_first(prefixes[0])]
+    for p in others:
+        if all(torch.equal(state[first + w], state[p + w]) for w in wanted): continue
+        raise ValueError(f'two encoders are in it, under {first!r} and {p!r}, and they differ: '
+                         'save the one that is meant in a file of its own')
+
+# %% ../nbs/03_encoders.ipynb #ce5069a3
+def by_number(state:dict, children:list[str], # names of those with weights
+             ) -> dict[str, Tensor]:
+    "The tensors of every list in a state dict that is long enough, under the names of an encoder's children."
+    numbers = defaultdict(set)  # prefix -> numbers behind it
+    for k in state:
+        parts = k.split('.')
+        for i, p in enumerate(parts[:-1]):
+            if p.isdigit(): numbers[''.join(f'{q}.' for q in parts[:i])].add(int(p))
+    out = {}
+    for prefix, found in numbers.items():
+        if len(found) < len(children): continue
+        for number, child in zip(sorted(found), children):
+            old = f'{prefix}{number}.'
+            out |= {f'{prefix}{child}.{k.removeprefix(old)}': v for k, v in state.items() if k.startswith(old)}
+    return out
+
+def weights_for(encoder:nn.Module, state:dict) -> tuple[str, dict]:
+    "The prefix of an encoder's tensors in a flat state dict, and all behind it without the prefix; raises ValueError."
+    wanted = {k for k in encoder.state_dict() if not k.endswith('num_batches_tracked')}
+    children = [n for n, m in encoder.named_children() if m.state_dict()]
+    def behind(tensors, prefix): return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    for tensors in (state, by_number(state, children)):
+        prefixes = prefixes_of(tensors, wanted)
+        if wanted <= set(found := behind(tensors, prefixes[0])):
+            check_one(tensors, prefixes, wanted)
+            return prefixes[0], found
+    prefix = prefixes_of(state, wanted)[0]
+    return prefix, behind(state, prefix)
+
+# %% ../nbs/03_encoders.ipynb #ce5069a4
 def pretrained_weights(name:str) -> dict[str, Tensor]:
     "torchvision's or timm's own weights for a name. Raises RuntimeError when they cannot be fetched."
     try:
@@ -239,19 +317,30 @@ def pretrained_weights(name:str) -> dict[str, Tensor]:
         raise RuntimeError(f'the pretrained weights of {name!r} could not be fetched ({type(e).__name__}): '
                            f'pass init=PATH of a checkpoint on this machine') from e
 
+def misfit(own:dict, state:dict, prefix:str) -> str:
+    "What an encoder misses in a state dict, what has another shape there, and what there is; empty if all is well."
+    missing = [k for k in own if k not in state]
+    other = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
+    if not missing and not other: return ''
+    said = [f'{len(missing) + len(other)} of {len(own)} tensors are missing or of another shape']
+    if missing: said.append(f'missing {", ".join(missing[:3])}' + ', …'*(len(missing) > 3))
+    for k in other[:1]: said.append(f'{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}')
+    if other[:1] == ['conv1.weight']: said.append("a ResNet's stem is chosen by stem='imagenet' or 'cifar'")
+    where = f'under {prefix!r} ' if prefix else ''
+    return '; '.join([*said, f'{where}it has {", ".join([*state][:3]) or "nothing"}' + ', …'*(len(state) > 3)])
+
 # %% ../nbs/03_encoders.ipynb #faf8e18f
 def init_weights(encoder:nn.Module,
                  init:str, # 'pretrained' (torchvision's or timm's weights) or a checkpoint's path
                  name:str='', # of the encoder
                 ) -> nn.Module:
     "Load weights into an encoder; heads are ignored. Raises ValueError if anything of the encoder is missing."
-    state = pretrained_weights(name) if init == 'pretrained' else checkpoint_weights(init)
-    own = encoder.state_dict()
-    state = match_keys(state, set(own))
+    all_weights = pretrained_weights(name) if init == 'pretrained' else checkpoint_weights(init)
+    own, what = encoder.state_dict(), name or type(encoder).__name__
+    try: prefix, state = weights_for(encoder, all_weights)
+    except ValueError as e: raise ValueError(f'{init!r} for {what}: {e}') from e
     if hasattr(encoder, 'pos_embed') and 'pos_embed' in state: state = timm_vit.checkpoint_filter_fn(state, encoder)
-    bad = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    if bad:
-        raise ValueError(f'{init!r} does not fit {name or type(encoder).__name__}: {len(bad)} of {len(own)} tensors '
-                         f'are missing or of another shape, first {", ".join(bad[:3])}')
+    state |= {k: v for k, v in own.items() if k.endswith('num_batches_tracked') and k not in state}
+    if bad := misfit(own, state, prefix): raise ValueError(f'{init!r} does not fit {what}: {bad}')
     encoder.load_state_dict({k: state[k] for k in own})
     return encoder
