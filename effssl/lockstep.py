@@ -71,7 +71,7 @@ def steps(encoder:nn.Module) -> list[Step]:
     kind = type(encoder).__name__
     inner = next((n for n in ('_orig_mod', 'module') if isinstance(getattr(encoder, n, None), nn.Module)), None)
     if inner:  # torch.compile, DistributedDataParallel, …
-        raise TypeError(f'a {kind} (torch.compile, DistributedDataParallel, …) hides the steps of the encoder in it: '
+        raise TypeError(f'{kind} (torch.compile, DistributedDataParallel, …) hides the steps of the encoder in it: '
                         f'give the encoder itself, encoder.{inner}')
     raise TypeError(f'no steps are known for {kind}: register them with @steps.register, as 02_lockstep shows')
 

@@ -116,7 +116,7 @@ def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, bat
         m.reset_running_stats()
     for rows in drawn_batches(len(images), batches, batch_size):
         x, _, _, aspect = images.__getitems__(rows)
-        embed(net, normalize(plain_view(x.to(device), image_size, aspect).x))
+        embed(net, normalize(plain_view(x.to(device), image_size, aspect).x, net))
     for m, momentum in zip(norms.values(), momenta): m.momentum = momentum
     for m, was in modes: m.training = was
     still = [n for n, m in norms.items() if not m.num_batches_tracked]

@@ -125,7 +125,12 @@ class SimPrune(Technique):
         super().__init__()
         self.keep_rate, self.blocks, self.strategy = check_rate(keep_rate), tuple(blocks), strategy
         if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
-    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
+    def setup(self, framework):
+        self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
+        dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
+        if dropped and framework.momentum is not None:
+            raise ValueError(f'patch_drop_rate {dropped}: the target drops no patches, so that SimPrune finds no pairs '
+                             'of views of one size: leave it out')
     def between(self, step, walk):
         if not self.here(step): return
         for o, twin, targets in pairings(walk):
