@@ -218,7 +218,7 @@ def trained(folder) -> tuple[Recipe, Framework]:
     return r, framework
 
 def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
-    "Recipe and encoder of a finished run, in evaluation mode, `encoder.preprocess` beside it; raises as `trained` does."
+    "Recipe and encoder of a finished run, in evaluation mode, with its `preprocess`; raises as `trained` does."
     r, framework = trained(folder)
     framework.encoder.preprocess = preprocess(framework.encoder, r.image_size)
     return r, framework.encoder.eval()

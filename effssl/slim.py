@@ -162,7 +162,7 @@ def finetune(net:nn.Module, # a slim network
     for step in range(steps):
         rows = torch.randperm(len(images), generator=generator)[:batch_size].tolist()
         x, _, index, aspect = images.__getitems__(rows)
-        view = normalize(draw_view(x.to(device), index, aug, seed, step, aspect=aspect).x)
+        view = normalize(draw_view(x.to(device), index, aug, seed, step, aspect=aspect).x, net)
         with torch.no_grad(): target = embed(teacher, view)
         loss = F.mse_loss(embed(net, view), target)
         optimizer.zero_grad()

@@ -166,8 +166,8 @@ def check_plan(now:dict, begun:dict):
     "Raise ValueError where a training is to go on otherwise than it was begun: its schedules would not fit together."
     other = [f'{k}={begun.get(k)!r} (now {v!r})' for k, v in now.items() if begun.get(k) != v]
     if other:
-        raise ValueError(f'the checkpoint in this folder was begun with {", ".join(other)}, which its schedules follow: '
-                         'go on with these, or begin anew in another folder (from its weights: `init_weights` of '
+        raise ValueError(f'the checkpoint in this folder was begun with {", ".join(other)}, and its schedules follow '
+                         'that: go on so, or begin anew in another folder (from its weights: `init_weights` of '
                          'effssl.encoders)')
 
 def batch_weight(trainer, batch_idx:int) -> float:
