@@ -48,7 +48,7 @@ class Aug:
     jitter_p: float = .8
     gray: float = .2 # probability of a grey view
     blur: float = 0. # probability of a Gaussian blur
-    sigma: tuple = (.1, 2.) # of the blur, px at 224 px
+    sigma: tuple = (.1, 2.) # of the blur, px; below 96 px as much less as the view is less than 224 px
     solarize: float = 0. # probability of inverting pixels of .5 and more
 
 @dataclass
@@ -119,6 +119,24 @@ def warp(x:Tensor, # (B,3,H,H)
     grid = m[..., 0]*line[:, None] + m[..., 1]*line[:, None, None] + m[..., 2]  # (B,size,size,2)
     return F.grid_sample(x, grid, padding_mode='border', align_corners=True)
 
+# %% ../nbs/01_views.ipynb #8ebdaa09
+SMALL = 96  # px: views below it are those of CIFAR-like images
+
+def shrink(x:Tensor, # (B,3,H,H)
+           matrix:Tensor, # (B,3,3) source -> view, of crop, resize and flip, on the CPU
+           size:int, # side of the view in px
+          ) -> Tensor: # (B,3,size,size)
+    "`warp`, without aliasing where the view is much smaller than what it shows."
+    places = (1/matrix[:, [0, 1], [0, 1]].abs().amin(1)).round().clamp(min=1).long()  # (B,) on a side, of each pixel
+    if size < SMALL or (places == 1).all(): return warp(x, matrix, size)
+    out = x.new_empty(len(x), x.shape[1], size, size)
+    for n in places.unique().tolist():
+        rows = (places == n).nonzero()[:, 0]
+        finer = torch.tensor([[n, 0, (n - 1)/2], [0, n, (n - 1)/2], [0, 0, 1]])
+        at = send(rows, x.device)
+        out[at] = F.avg_pool2d(warp(x[at], finer @ matrix[rows], n*size), n)
+    return out
+
 # %% ../nbs/01_views.ipynb #d7d49d03
 def jitter(x:Tensor, # (B,3,S,S) in [0,1]
            brightness:Tensor, # (B,) factor
@@ -154,8 +172,9 @@ def recolour(x:Tensor, # (B,3,S,S) in [0,1]
     b, c, s, h = (aug.jitter[i]*(2*u[:, i + 1] - 1) for i in range(4))
     strength = torch.stack([1 + b, 1 + c, 1 + s, h*2*torch.pi])
     size = x.shape[-1]
-    kernel = max(3, int(.1*size)//2*2 + 1)
-    sigma = (aug.sigma[0] + u[:, 7]*(aug.sigma[1] - aug.sigma[0]))*size/224  # stays on the CPU, where kornia checks it
+    side = size if size < SMALL else 224
+    kernel = max(3, int(max(.1*size, 6*aug.sigma[1]*side/224))//2*2 + 1)
+    sigma = (aug.sigma[0] + u[:, 7]*(aug.sigma[1] - aug.sigma[0]))*side/224  # stays on the CPU, where kornia checks it
     def colours(x, i): return jitter(x, *send(strength[:, i], x.device))
     def grey(x, i): return kornia.color.rgb_to_grayscale(x).expand_as(x)
     def blur(x, i): return kornia.filters.gaussian_blur2d(x, kernel, sigma[i, None].expand(-1, 2))
@@ -181,7 +200,7 @@ def draw_views(images:Tensor, # (B,3,H,H) uint8, or float in [0,1]
         box = crop_boxes(u[:, :n], aug, aspect)
         matrices.append(view_matrix(box, u[:, n] < aug.flip, images.shape[-1], aug.size))
     x = images.float()/255 if images.dtype == torch.uint8 else images
-    x = torch.cat([warp(x, m, aug.size) for m in matrices])
+    x = torch.cat([shrink(x, m, aug.size) for m in matrices])
     x = recolour(x, torch.cat(draws)[:, n + 1:], aug).clamp(0, 1)
     matrix = send(torch.cat(matrices), x.device)
     return [View(*o) for o in zip(x.split(len(index)), matrix.split(len(index)))]
