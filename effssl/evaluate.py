@@ -79,7 +79,7 @@ def features(net:nn.Module|None, # an encoder; None: the pixels themselves
         images = images.to(device)
         if aug is None: x = plain_view(images, image_size, aspect).x
         else: x = draw_view(images, index, aug, *key, aspect=aspect).x
-        found = x.flatten(1) if net is None else pooled(embed(net, normalize(x), techniques, until=until))
+        found = x.flatten(1) if net is None else pooled(embed(net, normalize(x, net), techniques, until=until), net)
         out.append(found.float().cpu())
     for m, was in modes: m.training = was
     return torch.cat(out), data.labels.clone()

@@ -115,6 +115,7 @@ class Gated(nn.Module):
         super().__init__()
         self.encoder, self.gates = encoder, gates
         self.num_features = encoder.num_features
+        if hasattr(encoder, 'mean_std'): self.mean_std = encoder.mean_std
         self.blocks = gate_steps(encoder)
     def forward(self, x:Tensor) -> Tensor: return embed(self, x)
 

@@ -68,8 +68,12 @@ class Step:
 @singledispatch
 def steps(encoder:nn.Module) -> list[Step]:
     "The steps of an encoder; register a function for a family of your own. Raises TypeError for an unknown one."
-    raise TypeError(f'no steps are known for {type(encoder).__name__}: register them with @steps.register, '
-                    'as 02_lockstep shows')
+    kind = type(encoder).__name__
+    inner = next((n for n in ('_orig_mod', 'module') if isinstance(getattr(encoder, n, None), nn.Module)), None)
+    if inner:  # torch.compile, DistributedDataParallel, …
+        raise TypeError(f'{kind} (torch.compile, DistributedDataParallel, …) hides the steps of the encoder in it: '
+                        f'give the encoder itself, encoder.{inner}')
+    raise TypeError(f'no steps are known for {kind}: register them with @steps.register, as 02_lockstep shows')
 
 # %% ../nbs/02_lockstep.ipynb #97f31d8f
 @dataclass

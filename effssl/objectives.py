@@ -16,6 +16,7 @@ from typing import Any, Callable
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from timm.models.vision_transformer import global_pool_nlc
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
@@ -39,9 +40,18 @@ def named_arguments(init:Callable, args:tuple, kw:dict) -> dict:
     return named
 
 # %% ../nbs/05_objectives.ipynb #f6a842c9
-def pooled(x:Tensor) -> Tensor: # (B,D)
-    "Features of any depth as vectors: the mean over a map (B,C,H,W), the first token of (B,N,D), (B,D) itself."
-    return x.mean((2, 3)) if x.ndim == 4 else x[:, 0] if x.ndim == 3 else x
+def pooled(x:Tensor, # (B,C,H,W) a map, (B,N,D) tokens, or (B,D)
+           encoder:nn.Module|None=None, # whose features they are; None: tokens begin with a class token
+          ) -> Tensor: # (B,D)
+    "Features of any depth as vectors: the mean of a map, tokens as the encoder makes its embedding of them."
+    if x.ndim == 4: return x.mean((2, 3))
+    if x.ndim != 3: return x
+    if hasattr(encoder, 'head_dist'): return x[:, :2].mean(1)  # a distilled DeiT
+    prefix, pool = getattr(encoder, 'num_prefix_tokens', 1), getattr(encoder, 'global_pool', 'token')
+    if not pool and getattr(encoder, 'has_class_token', True): pool = 'token'
+    if pool == 'token': return x[:, 0] if prefix else x.mean(1)
+    return global_pool_nlc(x, 'avg' if pool in ('map', '') else pool, prefix,  # attention that pools is of the end
+                           getattr(encoder, 'pool_include_prefix', False))
 
 # %% ../nbs/05_objectives.ipynb #0e387943
 class Objective(nn.Module):
@@ -68,7 +78,7 @@ class Objective(nn.Module):
         return torch.stack([torch.stack([self.pair(a, b) for b in t]) for a in o])
     def forward(self, walk:Walk) -> Tensor:
         "The mean loss over the walk's pairs."
-        h = [self.heads(pooled(x), b.role) for b, x in walk.views]
+        h = [self.heads(pooled(x, b.encoder), b.role) for b, x in walk.views]
         return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()
     def before_step(self, epoch:int): "Before the optimiser step: look at gradients."
     def after_step(self, progress:float): "After the optimiser step: move queues, centres, prototypes, momentum heads."
@@ -153,7 +163,7 @@ def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branc
     x = torch.cat([views[n].x for n in numbers])
     matrices = [views[n].matrix for n in numbers]
     matrix = None if any(m is None for m in matrices) else torch.cat(matrices)  # None: a user's own views may have none
-    return Branch(normalize(x), encoder, role, numbers[0], len(numbers), meta=Meta(x, matrix, tuple(numbers)))
+    return Branch(normalize(x, encoder), encoder, role, numbers[0], len(numbers), meta=Meta(x, matrix, tuple(numbers)))
 
 def siamese(encoder, views) -> tuple[list[Branch], list[tuple[int, int]]]:
     "Online branches of one encoder; the first two are a pair."
@@ -182,10 +192,14 @@ def momentum_pairs(encoder, target, views, order:tuple=(1, 0), # of the target's
 
 # %% ../nbs/05_objectives.ipynb #bcc6aafc
 def steady(module:nn.Module) -> nn.Module:
-    "Without dropout and stochastic depth: a target is a steady teacher (DINO's code)."
+    "Without dropout, stochastic depth and dropped patches: a target is a steady teacher (DINO's code)."
     for m in module.modules():
-        if isinstance(m, nn.modules.dropout._DropoutNd): m.p = 0.
-        if type(m).__name__ == 'DropPath': m.drop_prob = 0.
+        kind = type(m).__name__
+        if isinstance(m, nn.modules.dropout._DropoutNd) or kind == 'StochasticDepth': m.p = 0.
+        if isinstance(m, nn.MultiheadAttention): m.dropout = 0.
+        if kind in ('DropPath', 'DropBlock2d'): m.drop_prob = 0.
+        if kind.startswith('PatchDropout'): m.prob = 0.
+        if hasattr(m, 'drop_rate'): m.drop_rate = 0.  # before the classifier of timm's ResNet
     return module
 
 # %% ../nbs/05_objectives.ipynb #5b2e91ca
@@ -392,7 +406,7 @@ class PrototypeObjective(Objective):
 def feature_spread(x:Tensor, # (B,D)
                   ) -> Tensor: # (1,D)
     "The standard deviation over the batch of each of the L2-normalised features."
-    return F.normalize(pooled(x).float(), dim=1).std(0, keepdim=True)
+    return F.normalize(x.float(), dim=1).std(0, keepdim=True)
 
 def mean_spread(deviations:Tensor, # (1,D) as from `feature_spread`
                ) -> float:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from .building import build, complete, cost
 from .cost import memory, step_table, untouched
 from .data import Images, load as load_split, stored_size, take
-from .encoders import checkpoint_weights
+from .encoders import read_checkpoint, told_mean_std, weights_in
 from .evaluate import QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
 from .objectives import Framework
 from .provenance import code_of, data_of, made_by
@@ -28,7 +28,7 @@ from .recipes import Recipe, run_id
 from .records import environment, finished, write_json
 from .train import Pretrain, fit, pick_device, ranks
 from .travel import moved, rankme, weights
-from .views import random_views
+from .views import preprocess, random_views
 
 # %% ../nbs/08_runs.ipynb #005fa07e
 def load_data(r:Recipe) -> tuple[Images, Sets]:
@@ -210,15 +210,18 @@ def trained(folder) -> tuple[Recipe, Framework]:
     if not record: raise ValueError(f'the run at {str(folder)!r} is not finished: run its recipe again, it resumes')
     r = Recipe(**record['recipe'])
     framework, _ = build(replace(r, init=None))
-    weights = checkpoint_weights(folder/'last.ckpt')  # of the online probe, too
+    held = read_checkpoint(folder/'last.ckpt')
+    weights = weights_in(held)  # of the online probe, too
     state = {k.removeprefix('framework.'): v for k, v in weights.items() if k.startswith('framework.')}
     framework.load_state_dict(state)
+    if mean_std := told_mean_std(held): framework.encoder.mean_std = mean_std
     return r, framework
 
 def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
-    "Recipe and encoder of a finished run; raises as `trained` does."
+    "Recipe and encoder of a finished run, in evaluation mode, with its `preprocess`; raises as `trained` does."
     r, framework = trained(folder)
-    return r, framework.encoder
+    framework.encoder.preprocess = preprocess(framework.encoder, r.image_size)
+    return r, framework.encoder.eval()
 
 # %% ../nbs/08_runs.ipynb #7a2613cb
 def reevaluate(folder, # of a finished run

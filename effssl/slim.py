@@ -116,7 +116,7 @@ def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, bat
         m.reset_running_stats()
     for rows in drawn_batches(len(images), batches, batch_size):
         x, _, _, aspect = images.__getitems__(rows)
-        embed(net, normalize(plain_view(x.to(device), image_size, aspect).x))
+        embed(net, normalize(plain_view(x.to(device), image_size, aspect).x, net))
     for m, momentum in zip(norms.values(), momenta): m.momentum = momentum
     for m, was in modes: m.training = was
     still = [n for n, m in norms.items() if not m.num_batches_tracked]
@@ -162,7 +162,7 @@ def finetune(net:nn.Module, # a slim network
     for step in range(steps):
         rows = torch.randperm(len(images), generator=generator)[:batch_size].tolist()
         x, _, index, aspect = images.__getitems__(rows)
-        view = normalize(draw_view(x.to(device), index, aug, seed, step, aspect=aspect).x)
+        view = normalize(draw_view(x.to(device), index, aug, seed, step, aspect=aspect).x, net)
         with torch.no_grad(): target = embed(teacher, view)
         loss = F.mse_loss(embed(net, view), target)
         optimizer.zero_grad()

@@ -75,7 +75,8 @@ class OnlineProbe(nn.Module):
 
 def learn_online(probe:OnlineProbe, walk:Walk, labels:Tensor) -> Tensor: # labels (B,), on the CPU
     "Let an online probe learn from the embeddings of a walk's first branch; the share that it had right."
-    x = pooled(walk.branches[0].x.detach())
+    first = walk.branches[0]
+    x = pooled(first.x.detach(), first.encoder)
     return probe(x, send(labels.repeat(len(x)//len(labels)), x.device))
 
 # %% ../nbs/06_train.ipynb #0e5cd937
@@ -94,7 +95,7 @@ class Pretrain(L.LightningModule):
                           warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
         self.online = OnlineProbe(framework.encoder.num_features, classes) if classes else None
-        self.history, self.seen = [], Steps()
+        self.history, self.seen, self.plan = [], Steps(), {}
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return (send(batch[0], device), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -121,8 +122,12 @@ class Pretrain(L.LightningModule):
     def on_train_epoch_end(self):
         self.history.append(history_row(self))
         if self.on_epoch: self.on_epoch(self.history)
-    def on_save_checkpoint(self, checkpoint): checkpoint['history'] = self.history
-    def on_load_checkpoint(self, checkpoint): self.history = checkpoint['history']
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint |= dict(history=self.history, plan=self.plan)
+        if own := getattr(self.framework.encoder, 'mean_std', None): checkpoint['mean_std'] = own
+    def on_load_checkpoint(self, checkpoint):
+        check_plan(self.plan, checkpoint.get('plan', self.plan))
+        self.history = checkpoint['history']
 
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
@@ -157,6 +162,14 @@ def move_decay(optimizer, optim:dict, progress:float):
         if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*progress))/2
 
 # %% ../nbs/06_train.ipynb #17a00006
+def check_plan(now:dict, begun:dict):
+    "Raise ValueError where a training is to go on otherwise than it was begun: its schedules would not fit together."
+    other = [f'{k}={begun.get(k)!r} (now {v!r})' for k, v in now.items() if begun.get(k) != v]
+    if other:
+        raise ValueError(f'the checkpoint in this folder was begun with {", ".join(other)}, and its schedules follow '
+                         'that: go on so, or begin anew in another folder (from its weights: `init_weights` of '
+                         'effssl.encoders)')
+
 def batch_weight(trainer, batch_idx:int) -> float:
     "1; more in an epoch's last step where it has fewer batches: Lightning divides by `accumulate` all the same."
     batches, k = trainer.num_training_batches, trainer.accumulate_grad_batches
@@ -176,10 +189,11 @@ class Steps:
 #| exporti
 def watch(module:Pretrain, loss:Tensor, walk:Walk):
     "Keep loss, notes, spread of the embedding; look at the loss, at once on a CPU, every 50 steps on a GPU."
+    first = walk.branches[0]
     seen, whole = module.seen, walk.until is None  # ended early, a walk has features of some other depth
     seen.losses.append(loss.detach())
     seen.notes.append(walk.notes)
-    if whole and seen.ends.count(None) % 10 == 0: seen.stds.append(feature_spread(walk.branches[0].x))
+    if whole and seen.ends.count(None) % 10 == 0: seen.stds.append(feature_spread(pooled(first.x, first.encoder)))
     known = module.online and len(walk.branches[0].x) % len(module.labels) == 0  # else some images were left out
     if whole and known: seen.hits.append(learn_online(module.online, walk, module.labels))
     seen.ends.append(walk.until)
@@ -311,6 +325,8 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int, # of all proce
     batches = loader(data.to(dev) if data.in_memory else data, batch_size//n, module.seed, rank, n, workers)
     bar = [Bar(progress)] if progress and rank == 0 else []
     keep = [KeepLast(folder)] if folder else []
+    module.plan = dict(epochs=epochs, batch_size=batch_size, accumulate=accumulate, images=len(data), seed=module.seed,
+                       **module.optim)
     with quiet():
         trainer = L.Trainer(
             max_epochs=epochs, accelerator=dev.type, precision=PRECISIONS[precision], **spread(dev, module.framework),

@@ -29,7 +29,7 @@ class DINOObjective(PrototypeObjective):
         "The mean loss over the walk's pairs; notes the target's scores for the centre."
         views = []
         for b in walk.branches:
-            scores = self.scores(pooled(b.x), b.role)
+            scores = self.scores(pooled(b.x, b.encoder), b.role)
             if b.role == 'target' and self.training:
                 self.seen += scores.float().mean(0)*b.parts
                 self.batches += b.parts

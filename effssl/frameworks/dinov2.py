@@ -129,8 +129,8 @@ CLASS, PATCH = 0, 1  # kinds of tokens
 def class_loss(objective:'DINOv2Objective', walk:Walk) -> Tensor:
     "Cross-entropy of class tokens, the mean over the walk's pairs."
     online, target = ([b for b in walk.branches if b.role == role] for role in ('online', 'target'))
-    views = [v for b in online for v in objective.heads(pooled(b.x)).chunk(b.parts)]
-    together = objective.targets(torch.cat([pooled(b.x) for b in target]), CLASS)
+    views = [v for b in online for v in objective.heads(pooled(b.x, b.encoder)).chunk(b.parts)]
+    together = objective.targets(torch.cat([pooled(b.x, b.encoder) for b in target]), CLASS)
     views += together.chunk(sum(b.parts for b in target))
     return mean_over_pairs(objective.pair, views, views, walk.pairs)
 
@@ -143,7 +143,7 @@ def patch_loss(objective:'DINOv2Objective', walk:Walk) -> Tensor:
 
 def loss_terms(objective:'DINOv2Objective', walk:Walk) -> dict[str, Tensor]:
     "The three losses, unweighted."
-    distance = sum(koleo(crop) for b in global_branches(walk) for crop in pooled(b.x).chunk(b.parts))
+    distance = sum(koleo(crop) for b in global_branches(walk) for crop in pooled(b.x, b.encoder).chunk(b.parts))
     return {'class': class_loss(objective, walk), 'patch': patch_loss(objective, walk), 'koleo': distance}
 
 # %% ../../nbs/frameworks/16_dinov2.ipynb #a9538777

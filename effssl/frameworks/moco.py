@@ -60,7 +60,7 @@ class MoCoQueueObjective(Objective):
     def pair(self, o, t): return queue_contrast(o, t, self.queue, self.temperature)
     def forward(self, walk) -> Tensor:
         "The mean loss over the walk's pairs; in training, the keys wait for `after_step`."
-        h = [self.heads(pooled(x), b.role) for b, x in walk.views]
+        h = [self.heads(pooled(x, b.encoder), b.role) for b, x in walk.views]
         if walk.micro == 0: self.waiting = []
         if self.training: self.waiting += [k for (b, _), k in zip(walk.views, h) if b.role == 'target']
         return torch.stack([self.pair(h[i], h[j]).mean() for i, j in walk.pairs]).mean()

@@ -93,7 +93,7 @@ class SwAVObjective(Objective):
     def pair(self, o, t): return cross_entropy(self.assign(t), self.predict(o))
     def forward(self, walk) -> Tensor:
         "The mean loss over the walk's pairs; in training, embeddings wait for `after_step`."
-        z = [self.embed(pooled(x)) for b, x in walk.views]
+        z = [self.embed(pooled(x, b.encoder)) for b, x in walk.views]
         if self.training and self.queue is not None and walk.epoch >= self.queue_start:
             self.waiting = (self.waiting if walk.micro else []) + [torch.stack(z[:2], 1).detach()]
         return swapped_loss(self, [self.scores(v) for v in z], walk.pairs)

@@ -250,7 +250,7 @@ def hardest(objective:Objective, walk:Walk, share:float) -> Tensor: # (n,)
     "Rows of the images with the largest loss at this depth, as many as windows would leave of the area."
     total = 0
     for o, t, both in partners(walk):
-        of_o, of_t = (objective.heads(pooled(b.x), b.role) for b in (o, t))
+        of_o, of_t = (objective.heads(pooled(b.x, b.encoder), b.role) for b in (o, t))
         total = total + objective.pair(of_o, of_t) + (objective.pair(of_t, of_o) if both else 0)
     return total.topk(max(2, math.floor(share*len(total)))).indices.sort().values
 
@@ -296,5 +296,5 @@ def drawn_loss(accel:Accel, framework_loss, walk:Walk) -> Tensor:
             for s in accel.depths:
                 if s != accel.depth: loss_at(accel, s, framework_loss, walk)
     if accel.scheme == 'skipping': rest(accel, walk, ())
-    for b in walk.branches: b.x = pooled(b.x)  # whoever looks at a finished walk finds vectors, at any depth
+    for b in walk.branches: b.x = pooled(b.x, b.encoder)  # whoever looks at a finished walk finds vectors, at any depth
     return total

@@ -44,7 +44,7 @@ class Rotation(Technique):
                 if n >= self.globals: continue
                 g = walk.generator('rotation', walk.rank, n)
                 k = send(torch.randint(4, (len(pixels),), generator=g), pixels.device)
-                walk.extras[self].append(Branch(turned(normalize(pixels), k), b.encoder, view=n))
+                walk.extras[self].append(Branch(turned(normalize(pixels, b.encoder), k), b.encoder, view=n))
                 walk.facts[self].append(k)
     def add_loss(self, loss, walk):
         said = [self.head(b.x) for b in walk.extras.get(self, [])]

@@ -109,6 +109,11 @@ def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), hidden 
     to_own = F.cosine_similarity(x.detach().float(), take_tokens(y.detach(), own).float(), dim=-1)
     return torch.where(hidden, to_own, similarity), torch.where(hidden, own, partner), hidden
 
+def note_hidden(walk:Walk, step, o:Branch,
+                left:Tensor): # (B,n) hidden patches that stay
+    "Note the share of all hidden patches that is left after a site."
+    walk.notes[f'hidden_left.{step.stage}'] = left.sum()/o.meta.mask.sum().clamp(min=1)
+
 def protect(attention:Tensor, # (B,m) that the target's tokens receive
             partner:Tensor, # (B,n)
             safe:Tensor) -> Tensor: # (B,n) hidden patches that stay
@@ -125,7 +130,12 @@ class SimPrune(Technique):
         super().__init__()
         self.keep_rate, self.blocks, self.strategy = check_rate(keep_rate), tuple(blocks), strategy
         if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
-    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
+    def setup(self, framework):
+        self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
+        dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
+        if dropped and framework.momentum is not None:
+            raise ValueError(f'patch_drop_rate {dropped}: the target drops no patches, so that SimPrune finds no pairs '
+                             'of views of one size: leave it out')
     def between(self, step, walk):
         if not self.here(step): return
         for o, twin, targets in pairings(walk):
@@ -143,6 +153,7 @@ class SimPrune(Technique):
             stays = torch.zeros_like(hidden).scatter(1, stay, True)
             attention = protect(attention, partner, hidden & stays)
         gone = partner.gather(1, go)
+        if hidden is not None: note_hidden(walk, step, o, hidden & stays)
         keep_tokens(o, stay)
         keep_tokens(t, repair(attention, gone, k))
         found = torch.zeros_like(similarity).scatter(1, gone, 1.).sum(1)
@@ -207,7 +218,9 @@ class DynamicSimPrune(SimPrune):
         go = live_tokens(o) & ~stay
         gone = torch.zeros_like(partner).scatter_add(1, partner, go.long()) > 0
         attention = attention_received(t).masked_fill(gone, -1.).masked_fill(~live_tokens(t), -2.)
-        if hidden is not None: attention = protect(attention, partner, hidden & stay)
+        if hidden is not None:
+            attention = protect(attention, partner, hidden & stay)
+            note_hidden(walk, step, o, hidden & stay)
         keep_where(o, stay)
         keep_tokens(t, attention.topk(patch_tokens(o).shape[1]).indices, stay.sum(1))
     def prune_local(self, o, targets, step, walk):

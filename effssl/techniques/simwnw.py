@@ -327,7 +327,7 @@ def by_share_removed(framework:nn.Module, # with a `SimWNW`; it is not changed
     technique = next(t for t in framework.techniques if isinstance(t, SimWNW))
     with untouched(framework):
         walk = lockstep(framework.walk(views, **clock), framework.techniques)
-        heads = [framework.objective.heads(pooled(x), b.role) for b, x in walk.views]
+        heads = [framework.objective.heads(pooled(x, b.encoder), b.role) for b, x in walk.views]
         loss = torch.stack([framework.objective.pair(heads[i], heads[j]) for i, j in walk.pairs]).mean(0)  # (B,)
     share, features = walk.facts[technique][0].cpu(), walk.views[0][1]
     row = torch.bucketize(share, torch.tensor(edges), right=True)
