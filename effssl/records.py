@@ -69,13 +69,16 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
     df = df[df.status == 'complete'] if 'status' in df else df
     if not len(df): raise ValueError('no complete run among these records: run one, or check the pattern')
     names = [f'knn{k}.accuracy' for k in df['recipe.k']]
-    at = lambda prefix: [f"{row[f'{prefix}.{n}']:.1f}" for n, (_, row) in zip(names, df.iterrows())]
+    rows = [df.loc[i].dropna() for i in df.index]
+    at = lambda prefix: [f"{row[f'{prefix}.{n}']:.1f}" for n, row in zip(names, rows)]
+    like = [f"{row.get(f'quick.{n}', row[f'scores.{n}']):.1f}" for n, row in zip(names, rows)]
+    beside = {'kNN of few %': like} if like != at('scores') else {}  # as many images as the baselines had
     step = df['recipe.batch_size']
     return pd.DataFrame({'framework': df['recipe.framework'], 'technique': df['recipe.technique'].fillna('–'),
         'encoder': df['recipe.encoder'], 'dataset': df['recipe.dataset'], 'epochs': df['recipe.epochs'],
         'images': [f'{n:.0f}' if n else 'all' for n in df['recipe.subset'].fillna(0)],
         'precision': df['recipe.precision'],
-        'kNN %': at('scores'), 'untrained %': at('baselines.untrained'), 'pixels %': at('baselines.pixels'),
+        'kNN %': at('scores'), **beside, 'untrained %': at('baselines.untrained'), 'pixels %': at('baselines.pixels'),
         'linear %': df['scores.linear.accuracy'].round(1) if 'scores.linear.accuracy' in df else '–',
         'least moved %': least_moved(df), 'feature std': pd.to_numeric(df['feature_std']).round(2),
         'GFLOPs/step': (df['cost.flops_per_image']*step/1e9).round(1),
@@ -95,14 +98,15 @@ def above(a:dict, b:dict) -> float: # scores of a record
 def doubts(record:dict) -> list[str]:
     "Why nothing should be concluded from a finished run: it hardly moved, learned nothing, or its probe is off."
     out, scores = [], record['scores']
+    like = record.get('quick', scores)
     if moved := record.get('moved'):
         stage = min(moved, key=moved.get)
         if moved[stage] < HARDLY:
             out.append(f'hardly moved: {stage} is {100*moved[stage]:.1f} % of its norm away from where it began')
     for name, beginning in record['baselines'].items():
         for k, b in beginning.items():
-            if k.startswith('knn') and k in scores and above(scores[k], b) < 3:
-                out.append(f'{k} {value_of(scores[k]):.1f} is not clearly above {name}, {value_of(b):.1f}')
+            if k.startswith('knn') and k in like and above(like[k], b) < 3:
+                out.append(f'{k} {value_of(like[k]):.1f} is not clearly above {name}, {value_of(b):.1f}')
     best = max((k for k in scores if k.startswith('knn')), key=lambda k: value_of(scores[k]), default=None)
     if best and 'linear' in scores and above(scores['linear'], scores[best]) < -2:
         out.append(f'linear {value_of(scores["linear"]):.1f} is below {best} {value_of(scores[best]):.1f}: '

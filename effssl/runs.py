@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['load_data', 'run', 'Busy', 'only_one', 'begun', 'under_way', 'launch', 'pretraining', 'classes_of', 'fit_recipe',
-           'measure', 'networks', 'price', 'beginnings', 'recorded', 'curve_of', 'how_far', 'train_and_judge',
-           'trained', 'trained_encoder', 'reevaluate']
+           'measure', 'networks', 'wanted', 'price', 'beginnings', 'recorded', 'beside', 'like_these', 'curve_of',
+           'how_far', 'train_and_judge', 'trained', 'trained_encoder', 'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
 import hashlib, json, os, subprocess, sys, tempfile
@@ -21,11 +21,12 @@ from .building import build, complete, cost
 from .cost import memory, step_table, untouched
 from .data import Images, load as load_split, stored_size, take
 from .encoders import checkpoint_weights
-from .evaluate import QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
+from .evaluate import PIXELS, QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
+from .lockstep import Technique
 from .objectives import Framework
 from .provenance import code_of, data_of, made_by
 from .recipes import Recipe, run_id
-from .records import environment, finished, write_json
+from .records import environment, finished, value_of, write_json
 from .train import Pretrain, fit, pick_device, ranks
 from .travel import moved, rankme, weights
 from .views import random_views
@@ -155,6 +156,10 @@ def networks(framework:Framework, images:Images, image_size:int) -> dict[str, to
     "What techniques give beside the encoder, by name: a light network, …"
     return {k: net for t in framework.techniques for k, net in t.networks(framework, images, image_size).items()}
 
+def wanted(framework:Framework) -> bool:
+    "Whether a technique gives networks, for which it wants the images of the pre-training."
+    return any(type(t).networks is not Technique.networks for t in framework.techniques)
+
 def price(dense:torch.nn.Module, net:torch.nn.Module, sets:Sets) -> dict:
     "MACs an image of a network, averaged over the test images, beside the dense one's; the reduction in percent."
     macs, whole = mean_macs(net, sets.test, sets.size), int(step_table(dense, sets.size).macs.sum())
@@ -171,9 +176,22 @@ def recorded(scores:dict[str, Score]) -> dict[str, dict]:
     "Scores as a record holds them."
     return {name: s.record() for name, s in scores.items()}
 
+def beside(net:torch.nn.Module|None, sets:Sets, r:Recipe) -> dict[str, dict]: # None: raw pixels
+    "What is cheap to know of a network, on at most `QUICK` images, as a record; a protocol says where there were more."
+    few, said = sets.few(r.seed), []
+    if len(few.train) < len(sets.train): said += [f'{len(few.train):,} of {len(sets.train):,} training images']
+    if net is None and sets.size > PIXELS: said += [f'averaged to {PIXELS} px']
+    found = evaluate(net, few, r, quick=True)
+    return recorded({name: replace(s, protocol=', '.join([s.protocol, *said])) for name, s in found.items()})
+
+def like_these(encoder, sets:Sets, r:Recipe) -> dict[str, dict]:
+    "As a record, an encoder's `quick` scores where its baselines had fewer images than it had; else nothing."
+    fewer = len(sets.train) > QUICK[0] or len(sets.test) > QUICK[1]
+    return dict(quick=beside(encoder, sets, r)) if fewer else {}
+
 def curve_of(r:Recipe, sets:Sets):
     "A function framework -> {name: value} for the training's history, on at most `QUICK` images."
-    few = Sets(take(sets.train, QUICK[0], r.seed), take(sets.test, QUICK[1], r.seed), sets.size)
+    few = sets.few(r.seed)
     return lambda fw: {name: s.value for name, s in evaluate(fw.encoder, few, r, quick=True).items()}
 
 def how_far(encoder, start:dict, sets:Sets, seed:int) -> dict:
@@ -185,9 +203,10 @@ def how_far(encoder, start:dict, sets:Sets, seed:int) -> dict:
 def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, device, progress, workers, record) -> dict:
     "The training and the scores of a run, as a record."
     starts = beginnings(r, framework.to(device).encoder)
-    baselines = {name: recorded(evaluate(net, sets, r, quick=True)) for name, net in starts.items()}
+    baselines = {name: beside(net, sets, r) for name, net in starts.items()}
     curve, start = curve_of(r, sets), weights(framework.encoder)
-    row0 = dict(epoch=0, **curve(framework))
+    began = baselines['start' if r.init else 'untrained']
+    row0 = dict(epoch=0, **{name: value_of(s) for name, s in began.items()})
     def far(framework): return how_far(framework.encoder, start, sets, r.seed)
     def keep(history): write_json(folder/'run.json', record | dict(baselines=baselines, history=[row0, *history]))
     module = pretraining(r, framework, augs, lambda fw: curve(fw) | far(fw), keep, classes_of(images))
@@ -197,7 +216,8 @@ def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, device
               for name, net in networks(framework, images, r.image_size).items()}
     spread = [h['feature_std'] for h in module.history if 'feature_std' in h]
     return dict(baselines=baselines, history=[row0, *module.history],
-                scores=recorded(evaluate(framework.encoder, sets, r)), **({'networks': others} if others else {}),
+                scores=recorded(evaluate(framework.encoder, sets, r)), **like_these(framework.encoder, sets, r),
+                **({'networks': others} if others else {}),
                 cost=record['cost'] | timing, feature_std=spread[-1] if spread else None, **far(framework))
 
 # %% ../nbs/08_runs.ipynb #147629ed
@@ -239,14 +259,14 @@ def reevaluate(folder, # of a finished run
     new = replace(r, **asked, k=1)
     sets = Sets(*(take(load_split(new.dataset, split, stored_size(new.dataset, r.image_size)), n, seed)
                   for split, n in (('train', subset), ('test', test_subset))), r.image_size)
-    score = lambda net, **kw: recorded(evaluate(net, sets, new, **kw))
+    score = lambda net: recorded(evaluate(net, sets, new))
     # what training began with may be gone
     untrained, encoder = build(replace(r, init=None))[0].encoder.to(dev), framework.to(dev).encoder
+    light = networks(framework, load_data(r)[0], r.image_size) if wanted(framework) else {}
     found = dict(run=Path(folder).name, evaluated=asked, scores=score(encoder),
-                 networks={name: dict(scores=score(net), **price(encoder, net, sets))
-                           for name, net in networks(framework, load_data(r)[0], r.image_size).items()},
-                 baselines=dict(untrained=score(untrained, quick=True), pixels=score(None, quick=True)),
-                 environment=environment(dev), **made_by(new, sets.train, sets))
+                 networks={name: dict(scores=score(net), **price(encoder, net, sets)) for name, net in light.items()},
+                 baselines=dict(untrained=beside(untrained, sets, new), pixels=beside(None, sets, new)),
+                 **like_these(encoder, sets, new), environment=environment(dev), **made_by(new, sets.train, sets))
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     write_json(Path(folder)/f'evaluate-{Path(new.dataset.replace(":", "-")).name}-{key}.json', found)
     return found

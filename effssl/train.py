@@ -261,7 +261,7 @@ def cores() -> int:
 
 def loader(data:Images, batch_size:int, # of this process
            seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
-    "Shuffled batches of a set, an order for each (seed, epoch); workers only where files must be decoded, as many as `cores`."
+    "Shuffled batches of a set, an order for each (seed, epoch); workers (as many as `cores`) only to decode files."
     if not 1 < batch_size*world <= len(data):
         raise ValueError(f'batch_size {batch_size} in each of {world} process(es) must be at least 2, '
                          f'and together at most the {len(data)} images')
