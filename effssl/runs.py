@@ -8,7 +8,7 @@ __all__ = ['load_data', 'run', 'Busy', 'only_one', 'begun', 'goes_on', 'under_wa
            'curve_of', 'how_far', 'train_and_judge', 'trained', 'trained_encoder', 'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
-import hashlib, json, os, signal, subprocess, sys, tempfile
+import hashlib, json, os, signal, subprocess, sys, tempfile, zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -92,8 +92,9 @@ def begun(folder:Path, code:dict) -> dict|None: # module -> hash, of this proces
 
 def goes_on(folder:Path, r:Recipe) -> str:
     "Where a run that was stopped resumes."
-    if not (folder/'last.ckpt').exists(): return 'interrupted before an epoch was finished: the same recipe begins anew'
-    done = len(torch.load(folder/'last.ckpt', 'cpu', weights_only=False, mmap=True)['history'])
+    last = folder/'last.ckpt'
+    if not zipfile.is_zipfile(last): return 'interrupted before an epoch was finished: the same recipe begins anew'
+    done = len(torch.load(last, 'cpu', weights_only=False, mmap=True)['history'])
     return f'interrupted: the same recipe resumes after epoch {done} of {r.epochs}'
 
 @contextmanager
