@@ -134,6 +134,7 @@ def launch(r:Recipe, out, device:str, progress, processes:int):
     if code:
         raise RuntimeError(f'{processes} processes on run {run_id(r)} failed (exit code {code}); the cause is above')
 
+# %% ../nbs/08_runs.ipynb #18e00007
 def pretraining(r:Recipe, framework, augs, evaluate=None, on_epoch=None, classes:int=0) -> Pretrain:
     "The module that trains a recipe."
     lr = r.lr*r.batch_size*r.accumulate/256

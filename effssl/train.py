@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'cosine_factor', 'OnlineProbe', 'learn_online', 'Pretrain',
-           'NonFiniteLoss', 'Steps', 'watch', 'check_finite', 'cores', 'loader', 'pick_device', 'fit']
+           'NonFiniteLoss', 'Steps', 'watch', 'check_finite', 'loader', 'pick_device', 'fit']
 
 # %% ../nbs/06_train.ipynb #2c76685f
 import logging, math, os, pickle, signal, time, warnings
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, send
+from .evaluate import as_it_is, cores
 from .lockstep import Walk, key_seed
 from .lookup import unknown, write_atomic
 from .objectives import (Framework, SyncBatchNorm, average, feature_spread, full_precision, mean_spread, pooled,
@@ -255,10 +256,6 @@ class KeepLast(ModelCheckpoint):
                          enable_version_counter=False)
 
 # %% ../nbs/06_train.ipynb #a9a682d0
-def cores() -> int:
-    "Cores for this process: its share, where torchrun started several here."
-    return max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
-
 def loader(data:Images, batch_size:int, # of this process
            seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
     "Shuffled batches of a set, an order for each (seed, epoch); workers (as many as `cores`) only to decode files."
@@ -271,10 +268,6 @@ def loader(data:Images, batch_size:int, # of this process
                       pin_memory=torch.cuda.is_available() and not data.in_memory, persistent_workers=workers > 0)
 
 # %% ../nbs/06_train.ipynb #6f2d80b2
-def as_it_is(batch):
-    "`Images` gives whole batches; nothing is left to collate."
-    return batch
-
 def ranks() -> tuple[int, int]:
     "Rank and number of the processes that torchrun started; (0, 1) without it."
     return (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if 'TORCHELASTIC_RUN_ID' in os.environ else (0, 1)
