@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BASES', 'RECIPES', 'RUN_ARGS', 'is_a', 'plain', 'names', 'find', 'named', 'make', 'Recipe', 'matches', 'read',
-           'recipe', 'read_yaml', 'shipped', 'read_recipe', 'joined', 'techniques_of', 'probes_of', 'arguments',
-           'typed', 'spelled_out', 'told', 'canonical', 'run_id', 'recipe_of']
+           'recipe', 'yaml_loader', 'read_yaml', 'shipped', 'read_recipe', 'joined', 'techniques_of', 'probes_of',
+           'arguments', 'typed', 'spelled_out', 'told', 'canonical', 'run_id', 'is_leftover', 'recipe_of']
 
 # %% ../nbs/78_recipes.ipynb #6b21f003
-import hashlib, importlib, inspect, json, pkgutil, typing
+import hashlib, importlib, inspect, json, pkgutil, re, typing
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import effssl
@@ -104,16 +105,17 @@ def matches(value, kind) -> bool:
     return any(same(o) or o is float and type(value) is int for o in options)
 
 def read(value, kind):
-    "A field's value, where it came as text (a command line; 1e-3 in YAML; JSON), or as a number for a text (32)."
+    "A field's value as it was meant: text of a command line or of JSON; 32 for a text, 1e4 for an int, `off` for None."
     options = typing.get_args(kind) or (kind,)
     if type(value) is int and str in options: return value if int in options else str(value)
+    if type(value) is float and float not in options and int in options and value.is_integer(): return int(value)
+    nothing = ('none', 'off', 'no', 'false') if str in options else ('none',)
+    if type(None) in options and str(value).lower() in nothing and bool not in options: return None
     if not isinstance(value, str): return value
-    if value.lower() == 'none' and type(None) in options: return None
     if bool in options: return {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}.get(
         value.lower(), value)
-    for number in (int, float):
-        if number not in options: continue
-        try: return number(value)
+    for number in (int, float) if {int, float} & {*options} else ():
+        try: return read(number(value), kind)
         except ValueError: pass
     return json.loads(value or '{}') if dict in options else value
 
@@ -132,10 +134,19 @@ def recipe(values:dict|None=None, **kw) -> Recipe:
             raise ValueError(f'parameter {name} is {v!r} ({type(v).__name__}), but must be {want}')
     return Recipe(**values)
 
+@lru_cache
+def yaml_loader():
+    "PyYAML's safe loader, for which 1e-3 is a number wherever it stands, as for YAML 1.2."
+    import yaml
+    class Loader(yaml.SafeLoader): pass
+    number = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$')
+    Loader.add_implicit_resolver('tag:yaml.org,2002:float', number, list('-+.0123456789'))
+    return Loader
+
 def read_yaml(path, kind:str, holds:str) -> dict:
     "The mapping in a YAML or JSON file. Raises FileNotFoundError, or ValueError that says what it must hold."
     import yaml
-    try: values = yaml.safe_load(Path(path).read_text())
+    try: values = yaml.load(Path(path).read_text(), yaml_loader())
     except OSError as e: raise FileNotFoundError(f'no {kind} file at {str(path)!r}') from e
     except yaml.YAMLError as e: raise ValueError(f'{str(path)!r} is not YAML: {e}') from e
     if not isinstance(values, dict): raise ValueError(f'{str(path)!r} must hold {holds}')
@@ -236,6 +247,11 @@ def run_id(r:Recipe) -> str:
 # %% ../nbs/78_recipes.ipynb #f0a7d804
 RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int)  # parameters of `run` beside the recipe
 
+def is_leftover(name:str, namespace:dict) -> bool:
+    "Whether a variable is no parameter: of papermill's `--inject-paths`, or of a startup file of IPython."
+    shell = namespace.get('get_ipython')
+    return name.startswith('PAPERMILL_') or name in getattr(shell and shell(), 'user_ns_hidden', {})
+
 def recipe_of(namespace:dict) -> tuple[Recipe, dict]:
     "Recipe and arguments for `run` from a notebook's globals. Call it before anything else is defined."
     skip = {'In', 'Out', 'exit', 'quit', 'open', 'get_ipython', 'papermill'}
@@ -246,6 +262,7 @@ def recipe_of(namespace:dict) -> tuple[Recipe, dict]:
         if not matches(v, RUN_ARGS[k]):
             raise ValueError(f'parameter {k} is {v!r}, but must be {"a number" if RUN_ARGS[k] is int else "text"}')
     known = {f.name for f in fields(Recipe)} | set(RUN_ARGS)
+    values = {k: v for k, v in values.items() if k in known or not is_leftover(k, namespace)}
     for k in values:
         if k not in known: raise unknown('parameter', k, known)
     return recipe(values), args

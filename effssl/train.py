@@ -7,7 +7,7 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'param_groups', 'cosine_factor', 'OnlineP
            'NonFiniteLoss', 'Steps', 'watch', 'check_finite', 'loader', 'pick_device', 'fit']
 
 # %% ../nbs/06_train.ipynb #2c76685f
-import logging, math, os, time, warnings
+import logging, math, os, pickle, signal, time, warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, send
+from .evaluate import as_it_is, cores
 from .lockstep import Walk, key_seed
 from .lookup import unknown, write_atomic
 from .objectives import (Framework, SyncBatchNorm, average, feature_spread, full_precision, mean_spread, pooled,
@@ -257,7 +258,10 @@ class AtomicIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda f: torch.save(checkpoint, f))
     def load_checkpoint(self, path, map_location=None, weights_only=None):
-        return torch.load(path, map_location='cpu', weights_only=False)
+        try: return torch.load(path, map_location='cpu', weights_only=False)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as e:  # all that half a file brings
+            raise ValueError(f'{str(path)!r} is no whole checkpoint ({str(e).splitlines()[0] if str(e) else "empty"}): '
+                             'copy it again, or delete it to begin anew') from e
 
 class KeepLast(ModelCheckpoint):
     "`last.ckpt` after every epoch; `best_model_path` is its path once it exists, also after a resume."
@@ -268,20 +272,16 @@ class KeepLast(ModelCheckpoint):
 # %% ../nbs/06_train.ipynb #a9a682d0
 def loader(data:Images, batch_size:int, # of this process
            seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
-    "Shuffled batches of a set, an order for each (seed, epoch); workers only where files must be decoded."
+    "Shuffled batches of a set, an order for each (seed, epoch); workers (as many as `cores`) only to decode files."
     if not 1 < batch_size*world <= len(data):
         raise ValueError(f'batch_size {batch_size} in each of {world} process(es) must be at least 2, '
                          f'and together at most the {len(data)} images')
-    if workers is None: workers = 0 if data.in_memory else os.cpu_count()
+    if workers is None: workers = 0 if data.in_memory else cores()
     sampler = DistributedSampler(data, world, rank, shuffle=True, seed=seed, drop_last=True)
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, num_workers=workers, collate_fn=as_it_is,
                       pin_memory=torch.cuda.is_available() and not data.in_memory, persistent_workers=workers > 0)
 
 # %% ../nbs/06_train.ipynb #6f2d80b2
-def as_it_is(batch):
-    "`Images` gives whole batches; nothing is left to collate."
-    return batch
-
 def ranks() -> tuple[int, int]:
     "Rank and number of the processes that torchrun started; (0, 1) without it."
     return (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if 'TORCHELASTIC_RUN_ID' in os.environ else (0, 1)
@@ -327,7 +327,7 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int, # of all proce
     keep = [KeepLast(folder)] if folder else []
     module.plan = dict(epochs=epochs, batch_size=batch_size, accumulate=accumulate, images=len(data), seed=module.seed,
                        **module.optim)
-    with quiet():
+    with quiet(), interruptible():
         trainer = L.Trainer(
             max_epochs=epochs, accelerator=dev.type, precision=PRECISIONS[precision], **spread(dev, module.framework),
             accumulate_grad_batches=accumulate, gradient_clip_val=clip, use_distributed_sampler=False,
@@ -351,6 +351,16 @@ def quiet():
         try: yield
         finally:
             for log, level in zip(logs, levels): log.setLevel(level)
+
+@contextmanager
+def interruptible():
+    "Ctrl-C stays the KeyboardInterrupt that it is: Lightning makes exit code 1 of it, and is deaf to the next one."
+    before = signal.getsignal(signal.SIGINT)
+    try: yield
+    except SystemExit as e:
+        if not isinstance(e.__context__, KeyboardInterrupt): raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from e
 
 # %% ../nbs/06_train.ipynb #6f2d80b3
 class Bar(Callback):

@@ -1,5 +1,5 @@
 "kill -9 at random moments, resume: the same final weights. Interrupted files, interrupted runs."
-import json, multiprocessing, os, random, signal, subprocess, time
+import json, multiprocessing, os, random, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,3 +226,21 @@ def test_unreadable_image(tmp_path, monkeypatch):
     failed = json.loads((tmp_path/'runs'/run_id(complete(recipe(r.__dict__, seed=1)))/'run.json').read_text())
     assert failed['status'] == 'failed' and '17.png' in failed['error']
     assert run(r, tmp_path/'runs', progress=None) == done
+
+
+def test_interrupt_says_where_the_run_goes_on(tmp_path):
+    "Ctrl-C in `effssl pretrain`: exit code 130, an interrupted record, and a sentence."
+    recipe_file = tmp_path/'recipe.json'
+    recipe_file.write_text(json.dumps({k: v for k, v in vars(KILLED).items() if v is not None} | dict(epochs=60)))
+    command = [sys.executable, '-m', 'effssl.cli', 'pretrain', '--recipe', recipe_file, '--out', tmp_path/'runs',
+               '--device', 'cpu', '--probe', 'none']
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not [*tmp_path.glob('runs/*/last.ckpt')]: time.sleep(.05)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    [record] = tmp_path.glob('runs/*/run.json')
+    said = json.loads(record.read_text())
+    done = len(torch.load(record.parent/'last.ckpt', weights_only=False)['history'])
+    assert p.returncode == 130 and f'resumes after epoch {done} of 60' in err, err[-2000:]
+    assert said['status'] == 'interrupted' and said['error'].endswith(f'after epoch {done} of 60')

@@ -187,3 +187,13 @@ def test_plan_sees_a_batch_that_the_loss_cannot_use(tmp_path):
     moco = dict(TINY, framework='mocov2', framework_args=dict(queue=50))
     fits, not_ = plan([dict(moco, batch_size=50), moco], tmp_path).problem
     assert fits == '' and 'queue 50 cannot hold a batch of 64' in not_
+
+
+def test_picture_that_cannot_be_drawn(tmp_path):
+    "All numbers of a run are there: it is complete, and the table says what stopped its notebook."
+    r = recipe(TINY, seed=3)
+    (tmp_path/run_id(complete(r))/'convergence.png').mkdir(parents=True)  # no file can be written there
+    table = sweep([r], tmp_path)
+    assert table.state[0] == 'complete' and 'its notebook stopped afterwards' in table.error[0]
+    assert 'convergence.png' in table.error[0]
+    assert sweep([r], tmp_path).state[0] == 'finished before'

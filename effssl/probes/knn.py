@@ -41,7 +41,8 @@ class KNN(Probe):
     def scores(self, encoder, sets, r, ks) -> dict[str, Score]:
         found = sets.features(encoder)
         return {f'knn{k}': knn(*found, k, r.temperature, device_of(encoder)) for k in ks}
-    def quick(self, encoder, sets, r): return self.scores(encoder, sets, r, self.ks or (r.k,))
+    def quick(self, encoder, sets, r):
+        return self.scores(encoder, sets, r, [k for k in self.ks or (r.k,) if k <= len(sets.train)])
     def __call__(self, encoder, sets, r):
         usual = sorted({k for k in (1, 20, 200, r.k) if k <= len(sets.train)})
         return self.scores(encoder, sets, r, usual if self.ks is None else self.ks)
