@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import numpy as np, torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -53,9 +53,7 @@ class Images(Dataset):
     def read(self, i:int) -> tuple[Tensor, float]:
         "Pixels (3,S,S) and aspect ratio of an image that is not in memory. Raises ValueError, naming the file."
         try: return square(self.images(i), self.size)
-        except UNREADABLE as e:
-            name = repr(self.names[i]) if self.names else f'number {i}'
-            raise ValueError(f'cannot read image {name}: {e}. Mend or remove it.') from e
+        except UNREADABLE as e: raise unreadable(repr(self.names[i]) if self.names else f'number {i}', e) from e
     def __repr__(self):
         what = f'of {len(self.classes)} classes' if self.classes else 'without labels'
         return f"Images({len(self)} {what}, {self.size} px, in {'memory' if self.in_memory else 'files'})"
@@ -101,6 +99,11 @@ UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.e
               Image.DecompressionBombError)  # what PIL and zipfile raise for a broken file
 UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270',
            7: 'TRANSVERSE', 8: 'ROTATE_90'}  # EXIF's orientation -> what undoes it
+
+def unreadable(name:str, e:Exception) -> ValueError:
+    "The error that names a file."
+    why = 'it is no image, or empty' if isinstance(e, UnidentifiedImageError) else e
+    return ValueError(f'cannot read image {name}: {why}. Mend or remove it.')
 
 def orientation(img:Image.Image) -> int:
     "EXIF's 1 to 8; 1, upright, where it says nothing or cannot be read."
@@ -156,10 +159,10 @@ def keep_in_memory(ds:Images, skip_bad:bool=False) -> Images: # leave out what c
             except ValueError as e: bad[i] = e
     chunks = [range(i, min(i + 256, len(ds))) for i in range(0, len(ds), 256)]
     with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(see, chunks))
-    if bad and not (skip_bad and len(bad) < len(ds)): raise unreadable(bad, len(ds))
+    if bad and not (skip_bad and len(bad) < len(ds)): raise all_unreadable(bad, len(ds))
     if small: ds.images = pixels
     if not bad: return ds
-    log.warning('left out: %s', unreadable(bad, len(ds)))
+    log.warning('left out: %s', all_unreadable(bad, len(ds)))
     return select(ds, torch.tensor([i for i in range(len(ds)) if i not in bad]))
 
 def check_file(ds:Images, i:int):
@@ -169,12 +172,11 @@ def check_file(ds:Images, i:int):
             end = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}.get(img.format, b'')
             img.fp.seek(0, io.SEEK_END)
             img.fp.seek(max(0, img.fp.tell() - 64))
-            if end not in img.fp.read(): ds.read(i)  # cut off, or a camera wrote something behind it
-    except UNREADABLE as e:
-        if str(e).startswith('cannot read image'): raise
-        raise ValueError(f'cannot read image {ds.names[i]!r}: {e}. Mend or remove it.') from e
+            cut = end not in img.fp.read()
+        if cut: square(ds.images(i), ds.size)  # cut off, or a camera wrote something behind it
+    except UNREADABLE as e: raise unreadable(repr(ds.names[i]), e) from e
 
-def unreadable(bad:dict[int, ValueError], n:int, most:int=50) -> ValueError:
+def all_unreadable(bad:dict[int, ValueError], n:int, most:int=50) -> ValueError:
     "All bad files of n in one error; the first in their order where there are many."
     if len(bad) == 1: return next(iter(bad.values()))
     lines = [f'\n- {bad[i]}' for i in sorted(bad)[:most]] + [f'\n- and {len(bad) - most} more']*(len(bad) > most)
@@ -243,7 +245,8 @@ def below(folder, around:tuple=()) -> Iterator[tuple[str, str]]: # real paths of
     for e in os.scandir(folder):
         if left_by_a_system(e.name): yield e.path, 'hidden, or left by a system'
         elif not e.is_dir(): yield e.path, '' if e.is_file() else 'a link to nothing'
-        elif e.is_symlink() and os.path.realpath(e.path) in around: yield e.path, 'a link to a folder around it'
+        elif e.is_symlink() and any(f'{a}{os.sep}'.startswith(f'{os.path.realpath(e.path)}{os.sep}') for a in around):
+            yield e.path, 'a link to a folder around it'
         else: yield from below(e.path, around)
 
 def zipped(names:list[str]) -> Iterator[tuple[str, str]]:

@@ -69,7 +69,9 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
     df = df[df.status == 'complete'] if 'status' in df else df
     if not len(df): raise ValueError('no complete run among these records: run one, or check the pattern')
     names = [f'knn{k}.accuracy' for k in df['recipe.k']]
-    at = lambda prefix: [f"{row[f'{prefix}.{n}']:.1f}" for n, (_, row) in zip(names, df.iterrows())]
+    def at(prefix):
+        found = [row.get(f'{prefix}.{n}') for n, (_, row) in zip(names, df.iterrows())]
+        return [f'{v:.1f}' if pd.notna(v) else '–' for v in found]  # no labels, no scores
     step = df['recipe.batch_size']
     return pd.DataFrame({'framework': df['recipe.framework'], 'technique': df['recipe.technique'].fillna('–'),
         'encoder': df['recipe.encoder'], 'dataset': df['recipe.dataset'], 'epochs': df['recipe.epochs'],
@@ -95,6 +97,7 @@ def above(a:dict, b:dict) -> float: # scores of a record
 def doubts(record:dict) -> list[str]:
     "Why nothing should be concluded from a finished run: it hardly moved, learned nothing, or its probe is off."
     out, scores = [], record['scores']
+    if not scores: out.append('no scores: the data set has no labels, or none that can be scored')
     if moved := record.get('moved'):
         stage = min(moved, key=moved.get)
         if moved[stage] < HARDLY:
