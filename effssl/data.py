@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .lookup import need, unknown
+from .lookup import imported, need, unknown
 
 # %% ../nbs/00_data.ipynb #801f3610
 def send(x:Tensor, device) -> Tensor:
@@ -69,8 +69,7 @@ class Images(Dataset):
 class Pick:
     "Some of a function's indices; a class, so that it travels to worker processes."
     def __init__(self, fn:Callable, index:list[int]):
-        self.fn = fn
-        self.index = index
+        self.fn, self.index = (fn.fn, [fn.index[i] for i in index]) if isinstance(fn, Pick) else (fn, index)
     def __call__(self, i:int): return self.fn(self.index[i])
 
 # %% ../nbs/00_data.ipynb #8a886160
@@ -149,21 +148,28 @@ MEMORY = 2**30  # bytes: a set that is smaller as uint8 is decoded once and kept
 def keep_in_memory(ds:Images, skip_bad:bool=False) -> Images: # leave out what cannot be read
     "The same set, decoded once and kept as uint8, if it is smaller than `MEMORY`; else its files are only checked."
     if ds.in_memory: return ds
-    small, bad = len(ds)*3*ds.size**2 <= MEMORY, {}
+    small, ours, bad = len(ds)*3*ds.size**2 <= MEMORY, reads_files(ds.images), {}
     pixels = torch.empty(len(ds), 3, ds.size, ds.size, dtype=torch.uint8) if small else None
     def see(part):
         for i in part:
             try:
                 if small: pixels[i], ds.aspects[i] = ds.read(i)
-                elif ds.names: check_file(ds, i)
+                elif ours: check_file(ds, i)
             except ValueError as e: bad[i] = e
     chunks = [range(i, min(i + 256, len(ds))) for i in range(0, len(ds), 256)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(see, chunks))
+    with ThreadPoolExecutor(os.cpu_count() if ours else 1) as pool:  # others may not bear threads
+         list(pool.map(see, chunks))
     if bad and not (skip_bad and len(bad) < len(ds)): raise all_unreadable(bad, len(ds))
     if small: ds.images = pixels
     if not bad: return ds
     log.warning('left out: %s', all_unreadable(bad, len(ds)))
     return select(ds, torch.tensor([i for i in range(len(ds)) if i not in bad]))
+
+
+# %% ../nbs/00_data.ipynb #22c794db
+def reads_files(images:Callable) -> bool:
+    "Whether a set's images are opened from files of a `Tree`, by `ReadAt`."
+    return getattr(images.fn if isinstance(images, Pick) else images, 'opens_files', False)
 
 def check_file(ds:Images, i:int):
     "Raise ValueError, naming the file, where an image has no header or is cut off; its pixels are not decoded."
@@ -341,6 +347,7 @@ def unfit(train:set, test:set) -> str: # classes
 # %% ../nbs/00_data.ipynb #fecdef41
 class ReadAt:
     "Index -> image of a tree; a class, so that it travels to worker processes."
+    opens_files = True
     def __init__(self, tree:Tree, names:list[str]):
         self.tree = tree
         self.names = names
@@ -367,6 +374,10 @@ class Found:
         whole = self.splits.get(split, self.splits['train'])(size)
         return keep_in_memory(take(whole, n, seed), skip_bad)
     def __str__(self): return self.told or f'{self.name}: {", ".join(self.splits)}'
+def no_scores_of(why:str) -> str:
+    "The sentence on a data set that cannot be scored."
+    return f'no scores: {why}; all images to train on are used, and so can be the features'
+
 
 # %% ../nbs/00_data.ipynb #fecdef42
 def sort_files(tree:Tree, folders:dict, inside:str) -> tuple[dict, dict, str]: # as of `split_folders`, `around`
@@ -412,7 +423,7 @@ def arrange(tree:Tree, name:str) -> Found:
                                             if aside else f' ({posixpath.commonpath(test)}/)') if test else '']
     told = ', '.join(filter(None, lines)) + (f'\n  inside {inside}' if inside else '')
     told += told_left_out(tree.left_out)
-    if why: told += f'\n  no scores: {why}; all images are trained on, and the features can be used as they are'
+    if why: told += f'\n  {no_scores_of(why)}'
     counts = {s: len(p) for s, p in parts.items() if p}
     return Found(name, splits, counts | dict(pretrain=len(pretrain or train)), why, told,
                  bool(why or aside or tree.left_out))
@@ -457,8 +468,9 @@ def locate(name:str) -> Path|None:
     "The folder or zip of a data set that is on this machine already, or None."
     if path := path_in(name):
         p = Path(path).expanduser()
-        if not p.exists(): raise FileNotFoundError(f'no file or folder at {path!r}: check the path of data set {name!r}')
+        if not p.exists(): raise FileNotFoundError(f'nothing is at {path!r}: check the path of data set {name!r}')
         return p
+    if '.' in name and imported('data set', name, 'function'): return None
     if name not in datasets(): raise unknown('data set', name, [*datasets(), 'folder:PATH', 'zip:PATH'])
     return next((p for p in (data_home()/f'{name}.zip', data_home()/name) if p.exists()), None)
 
@@ -471,9 +483,10 @@ def missing(name:str, why='') -> FileNotFoundError:
         f'photos and digits need no files.')
 
 # %% ../nbs/00_data.ipynb #8420067c
-def look(name:str) -> Found: # a name of `datasets()`, a path, 'folder:PATH' or 'zip:PATH'
+def look(name:str) -> Found: # of `datasets()`, a path, 'folder:PATH', 'zip:PATH' or 'package.module.function'
     "What a data set holds, before an image is decoded. Raises ValueError (unknown name) or FileNotFoundError."
     if here := locate(name): return arrange(Tree(here), name)
+    if '.' in name: return python_set(name)
     if name in EMBEDDED: return Found(name, {s: partial(EMBEDDED[name], s) for s in ('train', 'test')})
     if name in FOLDERS: raise missing(name)
     splits = ('train', 'test', 'pretrain') if name == 'stl10' else ('train', 'test')
@@ -503,6 +516,107 @@ class TakeImage:
     "Index -> image of a torchvision data set."
     def __init__(self, ds): self.ds = ds
     def __call__(self, i:int) -> Image.Image: return self.ds[i][0]
+
+# %% ../nbs/00_data.ipynb #0a1d0011
+def image_and_label(ds) -> tuple: # names of the columns of a Hugging Face data set, or 0 and 1; None: no label
+    "Where an item of a data set has its image and its label. Raises ValueError where it has no image."
+    if not hasattr(ds, 'features'): return (0, 1) if isinstance(ds[0], (tuple, list)) else (None, None)
+    kinds = {name: type(kind).__name__ for name, kind in ds.features.items()}
+    image = next((n for n, kind in kinds.items() if kind == 'Image'), None)
+    if image is None: raise ValueError(f'the data set has no column of images, only {", ".join(kinds)}: cast one')
+    named = [n for n, kind in kinds.items() if kind == 'ClassLabel'] + [n for n in ('label', 'labels') if n in kinds]
+    return image, next(iter(named), None)
+
+def labels_of(ds, image, label) -> list:
+    "The labels of a data set, None where there are none; without reading the images where it keeps them apart."
+    if label is None: return [None]*len(ds)
+    if hasattr(ds, 'features'): return list(ds[label])
+    if hasattr(ds, 'indices') and hasattr(ds, 'dataset'):  # a torch Subset
+        whole = labels_of(ds.dataset, image, label)
+        return [whole[i] for i in ds.indices]
+    apart = next((v for k in ('targets', 'labels', '_labels') if (v := getattr(ds, k, None)) is not None), ())
+    found = [v.item() if hasattr(v, 'item') else v for v in apart]
+    if len(found) == len(ds) and found[0] == ds[0][label] and found[-1] == ds[len(ds) - 1][label]: return found
+    found = [ds[i][label] for i in range(len(ds))]
+    return [v.item() if hasattr(v, 'item') else v for v in found]
+
+def class_names(ds, image, label) -> list:
+    "Names of the classes that a data set tells of."
+    kind = getattr(ds, 'features', {}).get(label)
+    whole = ds.dataset if hasattr(ds, 'indices') and hasattr(ds, 'dataset') else ds
+    return list(getattr(kind, 'names', None) or getattr(whole, 'classes', None) or [])
+
+# %% ../nbs/00_data.ipynb #0a1d0012
+class ItemAt:
+    "Index -> image of a data set of Python."
+    def __init__(self, ds, image): # where an item has its image; None: it is one
+        self.ds, self.image = ds, image
+    def __call__(self, i:int) -> Image.Image:
+        img = self.ds[i] if self.image is None else self.ds[i][self.image]
+        if isinstance(img, Tensor) and img.dtype == torch.uint8: img = img.permute(1, 2, 0).numpy()  # (3,H,W)
+        if isinstance(img, np.ndarray) and img.dtype == np.uint8: img = Image.fromarray(img.squeeze())
+        if isinstance(img, Image.Image): return img
+        raise ValueError(f'it is {type(img).__name__}, but must be a PIL image, or uint8: leave out the transform')
+
+def from_python(ds) -> Images|None: # `Images`, a torch `Dataset` or a Hugging Face one
+    "A data set of Python as `Images` that are not yet decoded; its side in px is 0 where it has none of its own."
+    if ds is None or isinstance(ds, Images): return ds
+    if not (hasattr(ds, '__getitem__') and hasattr(ds, '__len__')):
+        raise ValueError(f'{type(ds).__name__} is no data set with a length and items')
+    image, label = image_and_label(ds)
+    said, names = labels_of(ds, image, label), class_names(ds, image, label)
+    text = lambda v: '' if v is None or v == -1 else names[v] if isinstance(v, int) and v < len(names) else str(v)
+    texts = [*map(text, said)]
+    classes = names or sorted({*texts} - {''}, key=lambda t: (len(t), t) if t.isdigit() else (0, t))
+    at = {c: i for i, c in enumerate(classes)}
+    return Images(ItemAt(ds, image), [at.get(t, -1) for t in texts], classes, 0)
+
+# %% ../nbs/00_data.ipynb #0a1d0013
+def sized(data:Images, size:int) -> Images:
+    "A copy for this side in px, which is loaded next; `Images` that have one of their own keep it."
+    out = copy.copy(data)
+    out.size, out.aspects = out.size or size, out.aspects.clone()
+    return out
+
+def known(data:Images) -> set[str]:
+    "Names of the classes that images of a set are of."
+    return {data.classes[i] for i in data.labels.unique().tolist() if 0 <= i < len(data.classes)}
+
+def sort_images(train:Images, test:Images|None) -> tuple[Images, Images|None, str]:
+    "As `sort_files`: images to train and to test on, and why there are none to test on."
+    if len(known(train)) < 2:
+        why = f'all images are of one class ({[*known(train)][0]})' if known(train) else 'the images have no labels'
+        return without_labels(train), None, why
+    if test is None:
+        aside = torch.tensor([*every_fifth({i: c for i, c in enumerate(train.labels.tolist()) if c >= 0})])
+        if len(train.labels[aside].unique()) < 2: return train, None, 'fewer than two classes have five images'
+        rest = torch.ones(len(train), dtype=torch.bool).index_fill(0, aside, False)
+        return select(train, rest.nonzero()[:, 0]), select(train, aside), ''
+    if why := unfit(known(train), known(test)): return train, None, why
+    test = select(test, (test.labels >= 0).nonzero()[:, 0])
+    at = torch.tensor([train.classes.index(c) if c in known(test) else -1 for c in test.classes])
+    test.labels, test.classes = at[test.labels], train.classes  # `select` made a copy
+    return train, test, ''
+
+# %% ../nbs/00_data.ipynb #0a1d0014
+def python_set(name:str) -> Found: # package.module.function
+    "What a function returns: (train, test), a dictionary of both, or train alone. Raises ValueError."
+    given = imported('data set', name, 'function')()
+    if isinstance(given, dict):
+        given = given.get('train'), next((given[s] for s in SPLITS['test'] if s in given), None)
+    train, test = given if isinstance(given, tuple) else (given, None)
+    if train is None: raise ValueError(f'data set {name!r} returns nothing to train on: return train, test')
+    try: train, test, why = sort_images(from_python(train), from_python(test))
+    except ValueError as e: raise ValueError(f'data set {name!r}: {e}') from e
+    parts = {s: part for s, part in (('train', train), ('test', test)) if part is not None}
+    aside = test is not None and (not isinstance(given, tuple) or given[1] is None)
+    told = f'{name}: {len(train):,} images to train on, '
+    told += f'of {len(known(train))} classes' if train.classes else 'without labels'
+    if test is not None: told += f', {len(test):,} to test on'
+    if aside: told += ', every fifth of a class, put aside'
+    if why: told += f'\n  {no_scores_of(why)}'
+    counts = {s: len(part) for s, part in parts.items()} | dict(pretrain=len(train))
+    return Found(name, {s: partial(sized, part) for s, part in parts.items()}, counts, why, told, bool(why or aside))
 
 # %% ../nbs/00_data.ipynb #00aa0002
 def stored_size(dataset:str, image_size:int) -> int:

@@ -177,7 +177,7 @@ def label(run:dict) -> str:
     return ' '.join(p for p in parts if p)
 
 def show_convergence(runs:list[dict], # records, as `run` returns them or run.json holds them
-                     score:str|None=None): # name of one that their curves have; None: the first, the loss without scores
+                     score:str|None=None): # one that their curves have; None: the first, or the loss if there is none
     "A score of runs against epochs and against seconds of training."
     fig, axs = subplots(1, 2, sharey=True)
     for run, c in zip(runs, COLOURS):
@@ -189,7 +189,8 @@ def show_convergence(runs:list[dict], # records, as `run` returns them or run.js
             ax.plot(shown[x], shown[name], marker='o', ms=3, color=c, label=label(run))
             if 'online' in h: ax.plot(h[x], h.online, lw=.8, ls='-.', color=c)
             for baseline, line in (('untrained', ':'), ('pixels', '--')):
-                if beside := run['baselines'][baseline].get(name): ax.axhline(value_of(beside), ls=line, lw=1, color=c)
+                beside = run['baselines'][baseline].get(name)
+                if beside: ax.axhline(value_of(beside), ls=line, lw=1, color=c)
     metric = run['scores'][name].get('metric', 'accuracy') if name in run['scores'] else ''
     axs[0].set(xlabel='epoch', ylabel=f'{name}: {metric}'.strip(': '))
     axs[1].set(xlabel='seconds of training')
@@ -225,8 +226,8 @@ def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     many = len(classes) > 10
     names = np.asarray(classes)[np.asarray(labels)] if len(classes) else None
     palette = sns.color_palette('husl', len(classes)) if many else sns.color_palette('colorblind', len(classes))
-    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes or None, palette=palette or None, s=14, lw=0, ax=ax,
-                    legend=not many)
+    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes or None, palette=palette or None,
+                    s=14, lw=0, ax=ax, legend=not many)
     if len(classes) and not many: ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)

@@ -59,8 +59,8 @@ def count(dataset:str) -> int:
 
 def data_state(dataset:str) -> str:
     "'here', 'download' (torchvision fetches it) or 'missing'."
-    from effssl.data import EMBEDDED, FOLDERS, locate
-    if dataset in EMBEDDED or locate(dataset): return 'here'
+    from effssl.data import EMBEDDED, FOLDERS, datasets, locate
+    if dataset in EMBEDDED or locate(dataset) or dataset not in datasets(): return 'here'
     return 'missing' if dataset in FOLDERS else 'download'
 
 # %% ../nbs/70_sweep.ipynb #07157d88
