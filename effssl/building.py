@@ -6,14 +6,14 @@
 __all__ = ['LEAST', 'views_of', 'own_view_args', 'complete', 'check', 'build', 'check_view', 'assemble', 'cost']
 
 # %% ../nbs/83_building.ipynb #24aa0003
-import inspect, json, math, os
+import inspect, json, math
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from .cost import training_cost
-from .data import SIZES, locate
+from .data import SIZES, locate, spelled
 from .encoders import check_size, encoder
 from .evaluate import probes
 from .lookup import unknown
@@ -69,8 +69,7 @@ def complete(r:Recipe) -> Recipe:
     r = replace(r, framework=named('framework', cls), technique=' + '.join(n for n, _ in techniques) or None,
                 technique_args=techniques[0][1] if len(techniques) == 1 else {n: a for n, a in techniques if a})
     locate(r.dataset)
-    kind, colon, path = r.dataset.partition(':')
-    if colon: r = replace(r, dataset=f'{kind}:{os.path.normpath(path)}')
+    r = replace(r, dataset=spelled(r.dataset))
     if r.init not in (None, 'pretrained') and not Path(r.init).is_file():
         raise FileNotFoundError(f"no checkpoint at {r.init!r}: give a file, or init='pretrained'")
     size = r.image_size or SIZES.get(r.dataset, 224)

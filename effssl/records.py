@@ -80,9 +80,11 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
     df = df[df.status == 'complete'] if 'status' in df else df
     if not len(df): raise ValueError('no complete run among these records: run one, or check the pattern')
     names = [f'knn{k}.accuracy' for k in df['recipe.k']]
-    rows = [df.loc[i].dropna() for i in df.index]
-    at = lambda prefix: [f"{row[f'{prefix}.{n}']:.1f}" for n, row in zip(names, rows)]
-    like = [f"{row.get(f'quick.{n}', row[f'scores.{n}']):.1f}" for n, row in zip(names, rows)]
+    def at(*prefixes): # of columns; the first that says something
+        found = [[v for p in prefixes if pd.notna(v := row.get(f'{p}.{n}'))]
+                 for n, (_, row) in zip(names, df.iterrows())]
+        return [f'{v[0]:.1f}' if v else '–' for v in found]  # no labels, no scores
+    like = at('quick', 'scores')
     beside = {'kNN of few %': like} if like != at('scores') else {}  # as many images as the baselines had
     step = df['recipe.batch_size']
     return pd.DataFrame({'framework': df['recipe.framework'], 'technique': df['recipe.technique'].fillna('–'),
@@ -110,6 +112,7 @@ def doubts(record:dict) -> list[str]:
     "Why nothing should be concluded from a finished run: it hardly moved, learned nothing, or its probe is off."
     out, scores = [], record['scores']
     like = record.get('quick', scores)
+    if not scores: out.append('no scores: the data set has no labels, or none that can be scored')
     if moved := record.get('moved'):
         stage = min(moved, key=moved.get)
         if moved[stage] < HARDLY:

@@ -177,20 +177,22 @@ def label(run:dict) -> str:
     return ' '.join(p for p in parts if p)
 
 def show_convergence(runs:list[dict], # records, as `run` returns them or run.json holds them
-                     score:str|None=None): # name of one that their curves have; None: the first
+                     score:str|None=None): # one that their curves have; None: the first, or the loss if there is none
     "A score of runs against epochs and against seconds of training."
     fig, axs = subplots(1, 2, sharey=True)
     for run, c in zip(runs, COLOURS):
         h = pd.DataFrame(run['history'])
-        name = score or curve_scores(run)[0]
+        name = score or next(iter(curve_scores(run)), 'loss')
         h['seconds'] = h.get('seconds', pd.Series(0., h.index)).fillna(0).cumsum()
         shown = h.dropna(subset=name)
         for ax, x in zip(axs, ('epoch', 'seconds')):
             ax.plot(shown[x], shown[name], marker='o', ms=3, color=c, label=label(run))
             if 'online' in h: ax.plot(h[x], h.online, lw=.8, ls='-.', color=c)
             for baseline, line in (('untrained', ':'), ('pixels', '--')):
-                ax.axhline(value_of(run['baselines'][baseline][name]), ls=line, lw=1, color=c)
-    axs[0].set(xlabel='epoch', ylabel=f"{name}: {run['scores'][name].get('metric', 'accuracy')}")
+                beside = run['baselines'][baseline].get(name)
+                if beside: ax.axhline(value_of(beside), ls=line, lw=1, color=c)
+    metric = run['scores'][name].get('metric', 'accuracy') if name in run['scores'] else ''
+    axs[0].set(xlabel='epoch', ylabel=f'{name}: {metric}'.strip(': '))
     axs[1].set(xlabel='seconds of training')
     axs[1].legend(fontsize=7, title=':  untrained   - -  raw pixels   - ·  online probe, views', title_fontsize=7)
     return fig
@@ -218,15 +220,15 @@ def umap_plane(x:Tensor, seed:int=0, neighbours:int=15) -> np.ndarray: # (N,2)
 
 # %% ../nbs/09_show.ipynb #63607959
 def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
-    "Points (N,2) by class; up to ten classes get a legend."
+    "Points (N,2) by class, where there are classes; up to ten get a legend."
     sns = need('seaborn')
     fig, ax = subplots(width=4, height=3) if ax is None else (ax.figure, ax)
     many = len(classes) > 10
-    names = np.asarray(classes)[np.asarray(labels)]
+    names = np.asarray(classes)[np.asarray(labels)] if len(classes) else None
     palette = sns.color_palette('husl', len(classes)) if many else sns.color_palette('colorblind', len(classes))
-    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes, palette=palette, s=14, lw=0, ax=ax,
-                    legend=not many)
-    if not many: ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
+    sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=classes or None, palette=palette or None,
+                    s=14, lw=0, ax=ax, legend=not many)
+    if len(classes) and not many: ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     return fig

@@ -52,17 +52,15 @@ COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, ca
 @lru_cache
 def count(dataset:str) -> int:
     "Images to train on."
-    from effssl.data import EMBEDDED, Tree, load, locate, tree_split
-    if dataset in EMBEDDED: return len(load(dataset))
-    here = locate(dataset)
-    if here is None: return COUNTS[dataset]
-    tree = Tree(here)
-    return sum(n.startswith('unlabeled/') for n in tree.names) or len(tree_split(tree, 'train'))
+    from effssl.data import locate, look
+    if dataset in COUNTS and not locate(dataset): return COUNTS[dataset]
+    found = look(dataset)
+    return found.counts.get('pretrain') or len(found.splits['train'](32))
 
 def data_state(dataset:str) -> str:
     "'here', 'download' (torchvision fetches it) or 'missing'."
-    from effssl.data import EMBEDDED, FOLDERS, locate
-    if dataset in EMBEDDED or locate(dataset): return 'here'
+    from effssl.data import EMBEDDED, FOLDERS, datasets, locate
+    if dataset in EMBEDDED or locate(dataset) or dataset not in datasets(): return 'here'
     return 'missing' if dataset in FOLDERS else 'download'
 
 # %% ../nbs/70_sweep.ipynb #18f00002

@@ -1,10 +1,16 @@
 "Data from folders, zips and workers; CIFAR-10 where it is at hand."
 import os, zipfile
+from dataclasses import replace
 
 import pytest, torch
 from PIL import Image
 
+from effssl.building import complete
 from effssl.data import data_home, load, take
+from effssl.evaluate import evaluate
+from effssl.recipes import recipe, run_id
+from effssl.runs import load_data
+from effssl.sweep import count
 import effssl.data
 from effssl.train import loader
 from effssl.views import make_views, Aug
@@ -40,14 +46,53 @@ def test_workers_decode_what_memory_holds(tree, monkeypatch):
 
 
 def test_unsplit_tree_and_bad_files(tmp_path):
-    (tmp_path/'pool/x').mkdir(parents=True)
-    for i in range(10): Image.new('RGB', (8, 8)).save(tmp_path/f'pool/x/{i}.png')
+    for c in 'xy':
+        (tmp_path/'pool'/c).mkdir(parents=True)
+        for i in range(10): Image.new('RGB', (8, 8)).save(tmp_path/f'pool/{c}/{i}.png')
     a, b = load(f'folder:{tmp_path/"pool"}', 'train', 8), load(f'folder:{tmp_path/"pool"}', 'test', 8)
-    assert (len(a), len(b)) == (8, 2)
+    assert (len(a), len(b)) == (16, 4)
     (tmp_path/'pool/x/3.png').write_bytes(b'broken')
     with pytest.raises(ValueError, match='x/3.png'): load(f'folder:{tmp_path/"pool"}', 'train', 8)
     (tmp_path/'empty').mkdir()
     with pytest.raises(ValueError, match='no image'): load(f'folder:{tmp_path/"empty"}')
+
+
+def test_a_subset_alone_is_decoded(tree, monkeypatch):
+    seen = []
+    read = effssl.data.Images.read
+    monkeypatch.setattr(effssl.data.Images, 'read', lambda self, i: seen.append(i) or read(self, i))
+    part = load(str(tree), 'train', 32, n=5, seed=1)
+    assert len(seen) == 5 and torch.equal(part.images, take(load(str(tree), 'train', 32), 5, 1).images)
+
+
+def test_trained_on_without_labels(tree, tmp_path):
+    "`unlabeled/` beside any tree; a tree of one class, where nothing is put aside."
+    (tree/'unlabeled').mkdir()
+    for i in range(4): Image.new('RGB', (8, 8)).save(tree/f'unlabeled/{i}.png')
+    r = recipe(dataset=str(tree), image_size=32, batch_size=4, k=3)
+    images, sets = load_data(complete(r))
+    assert len(images) == 4 == count(str(tree)) and images.labels.tolist() == [-1]*4
+    assert len(sets.train) == 12 and len(sets.test) == 6
+    alone = str(tree/'train/a')
+    images, sets = load_data(complete(replace(r, dataset=alone)))
+    assert images is sets.train and len(images) == 6 == count(alone)
+    assert evaluate(None, sets, r) == {}
+    with pytest.raises(ValueError, match='the images have no labels'): load(alone, 'test')
+
+
+def test_a_path_is_spelled_one_way(tree):
+    kw = dict(image_size=32, batch_size=4, k=3)
+    ids = {run_id(complete(recipe(dataset=d, **kw))) for d in (str(tree), f'{tree}/', f'folder:{tree}')}
+    assert len(ids) == 1
+
+
+def test_images_of_a_function(tmp_path, monkeypatch):
+    (tmp_path/'ours.py').write_text("""from effssl.data import load
+def digits(): return {'train': load('digits', 'train', 16), 'validation': load('digits', 'test', 16)}
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    train, test = (load('ours.digits', s, 32) for s in ('train', 'test'))
+    assert (len(train), len(test), test.size, count('ours.digits')) == (1347, 450, 16, 1347)
 
 
 def test_views_do_not_depend_on_the_loader():

@@ -220,7 +220,8 @@ def test_unreadable_image(tmp_path, monkeypatch):
             for i in range(n): Image.new('RGB', (20, 20), (5*i, 100*(c == 'a'), 50)).save(folder/s/c/f'{i:02}.png')
     r = recipe(SMALL, dataset=f'folder:{folder}', subset=None, test_subset=None, batch_size=16, k=5)
     done = run(r, tmp_path/'runs', progress=None, workers=2)
-    (folder/'train/a/17.png').write_bytes(b'not an image')
+    good = (folder/'train/a/17.png').read_bytes()
+    (folder/'train/a/17.png').write_bytes(good[:45] + b'\0'*(len(good) - 57) + good[-12:])  # its header, its end
     with pytest.raises(ValueError, match='train/a/17.png.*Mend or remove'):
         run(recipe(r.__dict__, seed=1), tmp_path/'runs', progress=None, workers=2)
     failed = json.loads((tmp_path/'runs'/run_id(complete(recipe(r.__dict__, seed=1)))/'run.json').read_text())
