@@ -237,18 +237,7 @@ def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'packa
         raise ValueError(f'encoder {name!r} needs an attribute num_features, the width of its embedding')
     return made if init is None else init_weights(made, init, name)
 
-# %% ../nbs/03_encoders.ipynb #ce50699c
-WRAPPERS = re.compile(r'(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')  # PyTorch's own, anywhere
-
-def tensors_of(state, prefix:str='') -> dict[str, Tensor]:
-    "All tensors in a module or in dicts within dicts, by their whole name."
-    if isinstance(state, nn.Module): state = state.state_dict()
-    out = {}
-    for k, v in state.items():
-        if isinstance(v, Tensor): out[prefix + WRAPPERS.sub('', str(k))] = v
-        elif isinstance(v, (dict, nn.Module)): out |= tensors_of(v, f'{prefix}{k}.')
-    return out
-
+# %% ../nbs/03_encoders.ipynb #ce5069af
 def read_checkpoint(path):
     "What a file holds. Raises FileNotFoundError, or ValueError if it cannot be read."
     if not Path(path).is_file():
@@ -262,6 +251,18 @@ def read_checkpoint(path):
     except Exception as e:  # whatever a file that is no checkpoint makes of the unpickler
         raise ValueError(f'{str(path)!r} cannot be read as a checkpoint ({type(e).__name__}: {e}): '
                          'is it whole, and written by torch.save or as safetensors?') from e
+
+# %% ../nbs/03_encoders.ipynb #ce50699c
+WRAPPERS = re.compile(r'(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')  # PyTorch's own, anywhere
+
+def tensors_of(state, prefix:str='') -> dict[str, Tensor]:
+    "All tensors in a module or in dicts within dicts, by their whole name."
+    if isinstance(state, nn.Module): state = state.state_dict()
+    out = {}
+    for k, v in state.items():
+        if isinstance(v, Tensor): out[prefix + WRAPPERS.sub('', str(k))] = v
+        elif isinstance(v, (dict, nn.Module)): out |= tensors_of(v, f'{prefix}{k}.')
+    return out
 
 def weights_in(state) -> dict[str, Tensor]:
     "The flat state dict in what `read_checkpoint` gives, of effssl, Lightning, timm, solo-learn, MoCo, DINO, …"

@@ -16,7 +16,6 @@ from typing import Any, Callable
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from timm.models.vision_transformer import global_pool_nlc
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
@@ -50,6 +49,7 @@ def pooled(x:Tensor, # (B,C,H,W) a map, (B,N,D) tokens, or (B,D)
     prefix, pool = getattr(encoder, 'num_prefix_tokens', 1), getattr(encoder, 'global_pool', 'token')
     if not pool and getattr(encoder, 'has_class_token', True): pool = 'token'
     if pool == 'token': return x[:, 0] if prefix else x.mean(1)
+    from timm.models.vision_transformer import global_pool_nlc  # timm takes long to import
     return global_pool_nlc(x, 'avg' if pool in ('map', '') else pool, prefix,  # attention that pools is of the end
                            getattr(encoder, 'pool_include_prefix', False))
 

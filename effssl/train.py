@@ -123,12 +123,8 @@ class Pretrain(L.LightningModule):
     def on_train_epoch_end(self):
         self.history.append(history_row(self))
         if self.on_epoch: self.on_epoch(self.history)
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint |= dict(history=self.history, plan=self.plan)
-        if own := getattr(self.framework.encoder, 'mean_std', None): checkpoint['mean_std'] = own
-    def on_load_checkpoint(self, checkpoint):
-        check_plan(self.plan, checkpoint.get('plan', self.plan))
-        self.history = checkpoint['history']
+    def on_save_checkpoint(self, checkpoint): checkpoint |= told(self)
+    def on_load_checkpoint(self, checkpoint): self.history = history_of(checkpoint, self.plan)
 
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
@@ -163,14 +159,22 @@ def move_decay(optimizer, optim:dict, progress:float):
         if g['decayed']: g['weight_decay'] = end - (end - start)*(1 + math.cos(math.pi*progress))/2
 
 # %% ../nbs/06_train.ipynb #17a00006
-def check_plan(now:dict, begun:dict):
-    "Raise ValueError where a training is to go on otherwise than it was begun: its schedules would not fit together."
+def told(module:Pretrain) -> dict:
+    "What a checkpoint tells beside weights and optimiser: history, plan, and pixels other than ImageNet's."
+    own = getattr(module.framework.encoder, 'mean_std', None)
+    return dict(history=module.history, plan=module.plan) | (dict(mean_std=own) if own else {})
+
+def history_of(checkpoint:dict, now:dict) -> list[dict]: # plan of the training that goes on
+    "A checkpoint's history. Raises ValueError if it was begun by another plan: schedules would not fit together."
+    begun = checkpoint.get('plan', now)
     other = [f'{k}={begun.get(k)!r} (now {v!r})' for k, v in now.items() if begun.get(k) != v]
     if other:
         raise ValueError(f'the checkpoint in this folder was begun with {", ".join(other)}, and its schedules follow '
                          'that: go on so, or begin anew in another folder (from its weights: `init_weights` of '
                          'effssl.encoders)')
+    return checkpoint['history']
 
+# %% ../nbs/06_train.ipynb #6f2d80b9
 def batch_weight(trainer, batch_idx:int) -> float:
     "1; more in an epoch's last step where it has fewer batches: Lightning divides by `accumulate` all the same."
     batches, k = trainer.num_training_batches, trainer.accumulate_grad_batches

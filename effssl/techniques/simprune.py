@@ -110,9 +110,10 @@ def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), hidden 
     return torch.where(hidden, to_own, similarity), torch.where(hidden, own, partner), hidden
 
 def note_hidden(walk:Walk, step, o:Branch,
-                left:Tensor): # (B,n) hidden patches that stay
-    "Note the share of all hidden patches that is left after a site."
+                left:Tensor) -> Tensor: # (B,n) hidden patches that stay
+    "Note the share of all hidden patches that is left after a site; gives them back."
     walk.notes[f'hidden_left.{step.stage}'] = left.sum()/o.meta.mask.sum().clamp(min=1)
+    return left
 
 def protect(attention:Tensor, # (B,m) that the target's tokens receive
             partner:Tensor, # (B,n)
@@ -151,9 +152,8 @@ class SimPrune(Technique):
         attention = attention_received(t)
         if hidden is not None:
             stays = torch.zeros_like(hidden).scatter(1, stay, True)
-            attention = protect(attention, partner, hidden & stays)
+            attention = protect(attention, partner, note_hidden(walk, step, o, hidden & stays))
         gone = partner.gather(1, go)
-        if hidden is not None: note_hidden(walk, step, o, hidden & stays)
         keep_tokens(o, stay)
         keep_tokens(t, repair(attention, gone, k))
         found = torch.zeros_like(similarity).scatter(1, gone, 1.).sum(1)
@@ -218,9 +218,7 @@ class DynamicSimPrune(SimPrune):
         go = live_tokens(o) & ~stay
         gone = torch.zeros_like(partner).scatter_add(1, partner, go.long()) > 0
         attention = attention_received(t).masked_fill(gone, -1.).masked_fill(~live_tokens(t), -2.)
-        if hidden is not None:
-            attention = protect(attention, partner, hidden & stay)
-            note_hidden(walk, step, o, hidden & stay)
+        if hidden is not None: attention = protect(attention, partner, note_hidden(walk, step, o, hidden & stay))
         keep_where(o, stay)
         keep_tokens(t, attention.topk(patch_tokens(o).shape[1]).indices, stay.sum(1))
     def prune_local(self, o, targets, step, walk):
