@@ -80,7 +80,7 @@ def summary(df:pd.DataFrame) -> pd.DataFrame:
     df = df[df.status == 'complete'] if 'status' in df else df
     if not len(df): raise ValueError('no complete run among these records: run one, or check the pattern')
     names = [f'knn{k}.accuracy' for k in df['recipe.k']]
-    rows = [df.loc[i].dropna() for i in df.index]
+    rows = [row.dropna() for _, row in df.iterrows()]
     at = lambda prefix: [f"{row[f'{prefix}.{n}']:.1f}" for n, row in zip(names, rows)]
     like = [f"{row.get(f'quick.{n}', row[f'scores.{n}']):.1f}" for n, row in zip(names, rows)]
     beside = {'kNN of few %': like} if like != at('scores') else {}  # as many images as the baselines had
