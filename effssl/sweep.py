@@ -65,21 +65,22 @@ def data_state(dataset:str) -> str:
 
 # %% ../nbs/70_sweep.ipynb #18f00002
 @lru_cache
-def judged_on(dataset:str) -> tuple[int, int]:
-    "Images to train probes on, and to test on. Raises ValueError where there is no test split."
-    from effssl.data import EMBEDDED, Tree, load, locate, tree_split
-    if dataset in EMBEDDED: return len(load(dataset, 'train')), len(load(dataset, 'test'))
-    here = locate(dataset)
-    if here is None: return (5000, 8000) if dataset == 'stl10' else (COUNTS[dataset], 10_000)
-    tree = Tree(here)
-    return len(tree_split(tree, 'train')), len(tree_split(tree, 'test'))
+def judged_on(dataset:str) -> tuple[int, int]|None:
+    "Images to train probes on, and to test on; None of a set that has no scores."
+    from effssl.data import locate, look
+    if dataset == 'stl10' and not locate(dataset): return 5000, 8000
+    if dataset in COUNTS and not locate(dataset): return COUNTS[dataset], 10_000
+    found = look(dataset)
+    if found.no_scores: return None
+    return tuple(found.counts.get(s) or len(found.splits[s](32)) for s in ('train', 'test'))
 
 def check_probes(r:Recipe):
     "Raise ValueError where the probes of a complete recipe cannot work with so many images."
     from effssl.data import Images
     from effssl.evaluate import Sets, probes
     most = (r.subset or math.inf, r.test_subset or math.inf)
-    sizes = [min(n, m) for n, m in zip(judged_on(r.dataset), most)]
+    if not (judged := judged_on(r.dataset)): return
+    sizes = [min(n, m) for n, m in zip(judged, most)]
     sets = Sets(*(Images(None, [0]*n, ['not read'], r.image_size) for n in sizes), r.image_size)
     for p in probes(r): p.check(r, sets)
 
