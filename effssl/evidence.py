@@ -85,6 +85,8 @@ def minutes_of(line:dict, seconds:float) -> float: # of a grid; of a step on one
     "Minutes of a training on two cores: half the minutes that one core takes."
     return line['epochs']*(count(line['dataset'])//line['batch_size'])*seconds/60/2
 
+
+# %% ../nbs/87_evidence.ipynb #87aa001a
 def mean_text(values) -> str: # those that there are
     "Their mean to three digits; '–' of none."
     values = [v for v in values if v is not None]
