@@ -259,7 +259,8 @@ def export_of(args) -> int:
 def main(argv=None) -> int:
     "The entry point of `effssl`; errors of input are one line on standard error and exit code 2."
     asked = sys.argv[1:] if argv is None else argv
-    args, rest = parser(full='--help' in asked or '-h' in asked).parse_known_args(argv)
+    full = {*asked[:1]} <= {'cost', 'pretrain'} and bool({'-h', '--help'} & {*asked[1:]})
+    args, rest = parser(full).parse_known_args(argv)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's & ignores it; kill -INT shall stop a run
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, os.getcwd())  # so that package.module.Class finds what lies here

@@ -10,7 +10,7 @@ __all__ = ['load_data', 'run', 'run_here', 'Busy', 'only_one', 'begun', 'epochs_
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
 import hashlib, json, logging, os, signal, subprocess, sys, tempfile, zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from logging.handlers import MemoryHandler
@@ -37,13 +37,17 @@ from .weights import write_encoder
 # %% ../nbs/08_runs.ipynb #18d00011
 says = logging.getLogger('effssl.runs')
 
+class LogFile(logging.FileHandler):
+    "A log that may fail: a full disk stops the run itself, with a sentence."
+    def handleError(self, record): pass
+
 @contextmanager
 def told(progress:str|None): # yields a function: keep it in a file, too
     "What effssl logs within: shown where there is progress to see, held until there is a file to keep it in."
     logger, held = logging.getLogger('effssl'), MemoryHandler(10_000, logging.CRITICAL + 1)
     shown = [logging.StreamHandler(sys.stdout if 'ipykernel' in sys.modules else sys.stderr)] if progress else []
     def keep(path):
-        held.setTarget(logging.FileHandler(path))
+        held.setTarget(LogFile(path, encoding='utf-8'))
         held.target.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
         held.flushLevel = logging.NOTSET  # from now on at once
     before = logger.level, logger.propagate
@@ -59,7 +63,7 @@ def told(progress:str|None): # yields a function: keep it in a file, too
         logger.level, logger.propagate = before
         target = held.target
         held.close()  # flushes
-        if target: target.close()
+        with suppress(OSError): target and target.close()
 
 
 # %% ../nbs/08_runs.ipynb #005fa07e

@@ -100,7 +100,8 @@ for p in (f, t):
 STARTS = {  # code, and which of the heavy packages it may import
     'cli': ('import effssl.cli', ()),
     'help': ("from effssl.cli import main; main(['--help'])", ()),
-    'help of a verb': ("from effssl.cli import main; main(['pretrain', '--help'])", ()),
+    'help of a verb': ("from effssl.cli import main; main(['sweep', '--help'])", ()),
+    'help with all names': ("from effssl.cli import main; main(['pretrain', '--help'])", ('torch', 'numpy')),
     'mistyped option': ("from effssl.cli import main; main(['pretrain', '--epohcs', '3'])", ()),
     'mistyped value': ("from effssl.cli import main; assert main(['pretrain', '--epochs', 'ten']) == 2", ()),
     'list': ("from effssl.cli import main; main(['list'])", ('torch', 'numpy')),
