@@ -82,18 +82,19 @@ def device_of(net:nn.Module|None) -> torch.device:
     "Where an encoder is; raw pixels (None) are on the CPU."
     return torch.device('cpu') if net is None else next(net.parameters()).device
 
-PIXELS = 96 # px: raw pixels of larger images are averaged to so many, or a set of them would fill the memory
+PIXELS = 32 # px: raw pixels of larger images are averaged to so many, or a set of them would fill the memory
 
 @torch.no_grad()
 def features(net:nn.Module|None, # an encoder; None: the pixels themselves
              data:Images, image_size:int, # px
              techniques=(), # that look on, or prune as in training
              aug:Aug|None=None, key:tuple=(0, 0), # random views instead of plain ones
-             batch_size:int=256,
+             batch_size:int|None=None, # None: 256, of images above 96 px as many as have the pixels of those
              until:str|None=None, # step whose output is pooled; None: the embedding
             ) -> tuple[Tensor, Tensor]: # (N,D) float32 and (N,), on the CPU
     "Embeddings, or features of another depth, and labels of a set, by the encoder in evaluation mode."
     device = device_of(net)
+    batch_size = batch_size or max(8, 256*96**2//max(96, image_size)**2)
     modes = [(m, m.training) for t in (net, *techniques) if t is not None for m in t.modules()]
     for m, _ in modes: m.training = False
     out, done = None, 0

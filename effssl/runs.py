@@ -23,7 +23,7 @@ from .building import build, complete, cost
 from .cost import memory, step_table, untouched
 from .data import Images, load as load_split, look, stored_size, take, without_labels
 from .encoders import read_checkpoint, told_mean_std, weights_in
-from .evaluate import PIXELS, QUICK, Score, Sets, device_of, evaluate, features, mean_macs, probes
+from .evaluate import PIXELS, QUICK, Score, Sets, evaluate, features, mean_macs, probes
 from .lockstep import Technique
 from .objectives import Framework
 from .provenance import code_of, data_of, made_by
@@ -240,11 +240,10 @@ def price(dense:torch.nn.Module, net:torch.nn.Module, sets:Sets) -> dict:
     return dict(macs=macs, dense_macs=whole, reduction=100*(1 - macs/whole))
 
 # %% ../nbs/08_runs.ipynb #0603142d
-def beginnings(r:Recipe, encoder) -> dict[str, torch.nn.Module|None]:
+def beginnings(r:Recipe) -> dict[str, torch.nn.Module|None]:
     "What a trained encoder is compared with: `untrained`, `start` if that is something else, `pixels` (no network)."
-    if not r.init: return {'untrained': encoder, 'pixels': None}
-    untrained = build(replace(r, init=None))[0].encoder.to(device_of(encoder))
-    return {'untrained': untrained, 'start': encoder, 'pixels': None}
+    start = {'start': build(r)[0].encoder} if r.init else {}  # now: its checkpoint may be gone after the training
+    return {'untrained': build(replace(r, init=None))[0].encoder, **start, 'pixels': None}
 
 def recorded(scores:dict[str, Score]) -> dict[str, dict]:
     "Scores as a record holds them."
@@ -276,18 +275,16 @@ def how_far(encoder, start:dict, sets:Sets, seed:int) -> dict:
 # %% ../nbs/08_runs.ipynb #0603142e
 def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, record, how) -> dict: # as of `run_here`
     "The training and the scores of a run, as a record."
-    starts = beginnings(r, framework.to(how['device']).encoder)
-    says.info('baselines: %s', ', '.join(starts))
-    baselines = {name: beside(net, sets, r) for name, net in starts.items()}
-    curve, start = curve_of(r, sets), weights(framework.encoder)
-    began = baselines['start' if r.init else 'untrained']
-    row0 = dict(epoch=0, **{name: value_of(s) for name, s in began.items()})
+    device, starts, row0 = how['device'], beginnings(r), dict(epoch=0)
+    curve, start = curve_of(r, sets), weights(framework.to(device).encoder)
     def far(framework): return how_far(framework.encoder, start, sets, r.seed)
-    def keep(history): write_json(folder/'run.json', record | dict(baselines=baselines, history=[row0, *history]))
+    def keep(history): write_json(folder/'run.json', record | dict(history=[row0, *history]))
     module = pretraining(r, framework, augs, lambda fw: curve(fw) | far(fw), keep, classes_of(images))
     timing = fit_recipe(r, module, images, folder, **how)
-    framework.to(how['device'])
-    says.info('evaluating')
+    framework.to(device)
+    says.info('evaluating the encoder and, beside it, %s', ', '.join(starts))  # so that no first step waits for them
+    baselines = {name: beside(net and net.to(device), sets, r) for name, net in starts.items()}
+    row0 |= {name: value_of(s) for name, s in baselines['start' if r.init else 'untrained'].items()}
     others = {name: dict(scores=recorded(evaluate(net, sets, r)), **price(framework.encoder, net, sets))
               for name, net in networks(framework, images, r.image_size).items()}
     spread = [h['feature_std'] for h in module.history if 'feature_std' in h]
