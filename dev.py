@@ -111,7 +111,9 @@ def lab(python, args):
     settle_notebooks(python)
     root = ['--allow-root'] if os.geteuid() == 0 else []
     first = '--LabApp.default_url=/lab/tree/tutorials/40_first_run.ipynb'
-    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', first, *root, *args.rest, env=environment(python))
+    own = [str(ROOT/'tests'), *filter(None, [os.environ.get('JUPYTER_CONFIG_PATH')])]
+    env = {**environment(python), 'JUPYTER_CONFIG_PATH': os.pathsep.join(own)}
+    call(python, '-m', 'jupyter', 'lab', ROOT/'nbs', first, *root, *args.rest, env=env)
 
 
 def notebooks(python, args):

@@ -1,8 +1,11 @@
-"""Git's filter for notebooks, which `dev.py lab` names in this checkout's git config: one that was only run is unchanged.
+"""Git's filter for notebooks, which `dev.py lab` names in this checkout's git config: what was only run is unchanged.
 
 What Jupyter saved has execution counts and metadata of its own; these go, and where a cell is as committed and gives what
 is stored, by the suite's own measure, what is stored stays. A clean notebook, as nbdev_clean leaves it, passes as it is."""
 import json, subprocess, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def saved_by_jupyter(nb): return 'language_info' in nb['metadata'] or any(c.get('execution_count') for c in nb['cells'])
@@ -31,14 +34,20 @@ def settle(nb, old):
         if not difference(a, b, numbers='#| varies' not in ''.join(c['source'])): c['outputs'] = before['outputs']
 
 
-def main(path):
-    raw = sys.stdin.buffer.read()
+def settled(raw, path):
+    "What git gets of a notebook's bytes; the path is from the top of the checkout."
     try: nb = json.loads(raw)
-    except json.JSONDecodeError: nb = None  # not whole, or in conflict
-    if nb and saved_by_jupyter(nb):
-        settle(nb, committed(path))
-        raw = (json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n').encode()
-    sys.stdout.buffer.write(raw)
+    except json.JSONDecodeError: return raw  # not whole, or in conflict
+    if not saved_by_jupyter(nb): return raw
+    settle(nb, committed(path))
+    return (json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n').encode()
 
 
-if __name__ == '__main__': main(sys.argv[1])
+def after_save(os_path, model, **kw):
+    "Jupyter's hook: git takes another size for a change without asking its filter, so it is told of one that is none."
+    if model['type'] != 'notebook': return
+    git = lambda *args: subprocess.run(['git', *args], cwd=ROOT, capture_output=True)
+    if not git('diff', '--numstat', '--', os_path).stdout: git('update-index', '--', os_path)
+
+
+if __name__ == '__main__': sys.stdout.buffer.write(settled(sys.stdin.buffer.read(), sys.argv[1]))
