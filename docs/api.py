@@ -26,6 +26,9 @@ def hidden(cell): return bool({'hide', 'include: false', 'remove-cell'} & {*dire
 def exported(cell): return any(d.split()[0] in ('export', 'exports', 'exporti') for d in directives(cell) if d)
 
 
+def private(cell): return any(d.split()[0] == 'exporti' for d in directives(cell) if d)
+
+
 def module(cells):
     "The module that these cells export to, without the package's name; None if they export nothing."
     return next((d.split()[1] for c in cells for d in directives(c) if d.startswith('default_exp ')), None)
@@ -131,6 +134,15 @@ def entries(source):
             options = {'value': value} if len(names) == 1 and len(value) <= 100 else {}
             found += [Entry('data', name, doc=comments.get(n.end_lineno, ''), options=options) for name in names]
     return [e for e in found if public(e.name)]
+
+
+def arguments(e, longest=72):
+    "The names of an entry's arguments with their defaults, cut where they are many."
+    args = ast.parse(f'def f{e.signature or "()"}: 0').body[0].args
+    for a in [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]:
+        if a: a.annotation = None
+    text = ast.unparse(args)
+    return text if len(text) <= longest else text[:longest].rpartition(',')[0] + ', …'
 
 
 def escape(prose):
