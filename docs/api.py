@@ -23,10 +23,13 @@ def directives(cell): return DIRECTIVE.findall(''.join(cell['source'])) if cell[
 def hidden(cell): return bool({'hide', 'include: false', 'remove-cell'} & {*directives(cell), *cell['metadata'].get('tags', [])})
 
 
-def exported(cell): return any(d.split()[0] in ('export', 'exports', 'exporti') for d in directives(cell) if d)
+def export(cell): return next((d.split()[0] for d in directives(cell) if d.startswith('export')), None)
 
 
-def private(cell): return any(d.split()[0] == 'exporti' for d in directives(cell) if d)
+def exported(cell): return export(cell) in ('export', 'exports', 'exporti')
+
+
+def private(cell): return export(cell) == 'exporti'
 
 
 def module(cells):
