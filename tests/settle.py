@@ -1,7 +1,8 @@
 """Git's filter for notebooks, which `dev.py lab` names in this checkout's git config: what was only run is unchanged.
 
-What Jupyter saved has execution counts and metadata of its own; these go, and where a cell is as committed and gives what
-is stored, by the suite's own measure, what is stored stays. A clean notebook, as nbdev_clean leaves it, passes as it is."""
+What Jupyter saved has execution counts and metadata of its own; these go, and where a cell is as committed and gives
+what is stored, by the suite's own measure, what is stored stays. A clean notebook, as nbdev_clean leaves it, passes as
+it is."""
 import json, subprocess, sys
 from pathlib import Path
 
