@@ -149,13 +149,14 @@ def trace_pruned(framework, views:list[View], i:int=0, # image
     trace, walk = Trace(), framework.walk(views, **clock)
     with torch.no_grad(): lockstep(walk, [*framework.techniques, trace])
     pair = [next(n for n, b in enumerate(walk.branches) if b is x) for x in walk.matched[0]]
-    out, before = {}, None
+    pixels, patch = [walk.branches[n].meta.pixels[i] for n in pair], framework.encoder.patch_embed.patch_size[0]
+    out, before = {}, [x.shape[1]*x.shape[2]//patch**2 for x in pixels]
     for block, kept in trace.kept.items():
         left = [kept[n][i] for n in pair]
         now = [(k >= 0).sum().item() for k in left]
-        if before and now != before: out[block] = left
+        if now != before: out[block] = left
         before = now
-    return [walk.branches[n].meta.pixels[i] for n in pair], out
+    return pixels, out
 
 # %% ../nbs/09_show.ipynb #61aa6e50
 def show_pruned(framework, views:list[View], i:int=0, **clock):
