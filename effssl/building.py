@@ -85,8 +85,8 @@ def complete(r:Recipe) -> Recipe:
 # %% ../nbs/83_building.ipynb #f42104c1
 LEAST = dict(
     epochs=1, batch_size=2, lr=0, weight_decay=0, weight_decay_end=0, warmup_epochs=0, accumulate=1, clip=1e-12,
-    image_size=4, local_views=0, local_size=4, subset=2, test_subset=1, evaluate_every=0, k=1, temperature=1e-6,
-    probe_crops=0, seed=0)
+    image_size=4, local_views=0, local_size=4, subset=2, stored_size=4, test_subset=1, evaluate_every=0,
+    k=1, temperature=1e-6, probe_crops=0, seed=0)
 
 def check(r:Recipe):
     "Raise ValueError, naming value and remedy, where a number or a name of a complete recipe is off."

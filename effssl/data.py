@@ -159,7 +159,8 @@ def keep_in_memory(ds:Images, skip_bad:bool=False) -> Images: # leave out what c
     chunks = [range(i, min(i + 256, len(ds))) for i in range(0, len(ds), 256)]
     with ThreadPoolExecutor(os.cpu_count() if ours else 1) as pool:  # others may not bear threads
          list(pool.map(see, chunks))
-    if bad and not (skip_bad and len(bad) < len(ds)): raise all_unreadable(bad, len(ds))
+    if bad and not (skip_bad and len(bad) < len(ds)):
+        raise ValueError(f'{all_unreadable(bad, len(ds))}\nTo leave out what cannot be read: skip_bad (--skip-bad).')
     if small: ds.images = pixels
     if not bad: return ds
     log.warning('left out: %s', all_unreadable(bad, len(ds)))
@@ -360,7 +361,8 @@ def from_tree(tree:Tree, files:dict[str, str], classes:list[str], size:int) -> I
 
 @dataclass
 class Found:
-    "What a data set holds. Its splits: train; pretrain where that is not train; test where there are labels to score."
+    """What a data set holds. Its splits: train; pretrain where that is not train; test where there are labels to score;
+    rest, what belongs to none of these."""
     name:str
     splits:dict[str, Callable] # side in px -> Images, not yet decoded
     counts:dict[str, int] = field(default_factory=dict) # images of a split, where that is known before it is read
@@ -410,11 +412,11 @@ def arrange(tree:Tree, name:str) -> Found:
     heap = tuple(folders.get('pretrain', ()))
     pretrain = {n: '' for n in tree.names if heap and n.startswith(heap)}
     used = {*train, *test, *pretrain}
-    if rest := [n for n in tree.names if n not in used]:
-        tree.left_out['in no class folder, or beside the splits'] = rest
+    rest = {n: '' for n in tree.names if n not in used}
+    if rest: tree.left_out['in no class folder, or beside the splits'] = [*rest]
     classes = sorted({c for c in train.values() if c})
-    parts = dict(train=train or pretrain, test=test, pretrain=pretrain)
-    splits = {s: partial(from_tree, tree, p, classes if s != 'pretrain' else []) for s, p in parts.items() if p}
+    parts = dict(train=train or pretrain, test=test, pretrain=pretrain if train else {}, rest=rest)
+    splits = {s: partial(from_tree, tree, p, classes if s in ('train', 'test') else []) for s, p in parts.items() if p}
     aside = bool(test) and 'test' not in folders
     lines = [f'{name}: {len(pretrain or train):,} images to train on',
              f'{len(train):,} of {len(classes)} classes ({", ".join(classes[:5])}{", …" if len(classes) > 5 else ""})'
@@ -424,7 +426,7 @@ def arrange(tree:Tree, name:str) -> Found:
     told = ', '.join(filter(None, lines)) + (f'\n  inside {inside}' if inside else '')
     told += told_left_out(tree.left_out)
     if why: told += f'\n  {no_scores_of(why)}'
-    counts = {s: len(p) for s, p in parts.items() if p}
+    counts = {s: len(p) for s, p in parts.items() if p and s != 'rest'}
     return Found(name, splits, counts | dict(pretrain=len(pretrain or train)), why, told,
                  bool(why or aside or tree.left_out))
 
@@ -606,16 +608,19 @@ def python_set(name:str) -> Found: # package.module.function
         given = given.get('train'), next((given[s] for s in SPLITS['test'] if s in given), None)
     train, test = given if isinstance(given, tuple) else (given, None)
     if train is None: raise ValueError(f'data set {name!r} returns nothing to train on: return train, test')
-    try: train, test, why = sort_images(from_python(train), from_python(test))
+    try:
+        rest = from_python(test)
+        train, test, why = sort_images(from_python(train), rest)
     except ValueError as e: raise ValueError(f'data set {name!r}: {e}') from e
-    parts = {s: part for s, part in (('train', train), ('test', test)) if part is not None}
+    parts = dict(train=train, test=test, rest=rest and without_labels(rest) if test is None else None)
+    parts = {s: part for s, part in parts.items() if part is not None}
     aside = test is not None and (not isinstance(given, tuple) or given[1] is None)
     told = f'{name}: {len(train):,} images to train on, '
     told += f'of {len(known(train))} classes' if train.classes else 'without labels'
     if test is not None: told += f', {len(test):,} to test on'
     if aside: told += ', every fifth of a class, put aside'
     if why: told += f'\n  {no_scores_of(why)}'
-    counts = {s: len(part) for s, part in parts.items()} | dict(pretrain=len(train))
+    counts = {s: len(part) for s, part in parts.items() if s != 'rest'} | dict(pretrain=len(train))
     return Found(name, {s: partial(sized, part) for s, part in parts.items()}, counts, why, told, bool(why or aside))
 
 # %% ../nbs/00_data.ipynb #00aa0002

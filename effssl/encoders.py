@@ -206,6 +206,10 @@ def named_resnet(name:str, image_size:int, stem:str|None=None, stem_padding:int=
     if stem is None: stem = 'cifar' if image_size <= 64 and isinstance(encoder.conv1, nn.Conv2d) else 'imagenet'
     return cifar_stem(encoder, stem_padding, stem_stride) if stem == 'cifar' else encoder
 
+def is_dotted(name:str) -> bool:
+    "Whether a name is 'package.module.function', not timm's 'model.tag'."
+    return '.' in name and name.removeprefix('timm:').split('.')[0] not in timm.list_models()
+
 def named_encoder(name:str, image_size:int, **kw) -> nn.Module:
     "A ResNet of torchvision or a ResNet or ViT of timm, without its classifier."
     model = name.removeprefix('timm:').split('.')[0]  # without the tag of its weights
@@ -222,8 +226,7 @@ def encoder(name:str='resnet18', # a name of `encoders()`, 'timm:NAME' or 'packa
            ) -> nn.Module:
     "An encoder by name. Raises ValueError for an unknown name, a misfit of sizes or of arguments."
     check_channels(name, kw.get('in_chans', 3))
-    dotted = '.' in name and name.removeprefix('timm:').split('.')[0] not in timm.list_models()
-    make = imported('encoder', name, 'function') if dotted else partial(named_encoder, name, image_size)
+    make = imported('encoder', name, 'function') if is_dotted(name) else partial(named_encoder, name, image_size)
     try: made = make(**kw)
     except (TypeError, AssertionError) as e:
         if isinstance(e, TypeError) and 'argument' not in str(e): raise  # an error of the user's own, shown as it is

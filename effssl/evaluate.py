@@ -132,8 +132,9 @@ QUICK = 5000, 2000  # images to train and test on, at most, for the curve of a t
 
 class Sets:
     "Images to train a probe on and to test it on, and the features of the encoder that is being judged."
-    def __init__(self, train:Images, test:Images, size:int): # px of the views
-        self.train, self.test, self.size = train, test, size
+    def __init__(self, train:Images, test:Images, size:int, # px of the views
+                 no_scores:str=''): # why the test images say nothing, if so
+        self.train, self.test, self.size, self.no_scores = train, test, size, no_scores
         self.of, self.found = None, None # the encoder, its features
     def features(self, encoder:nn.Module|None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         "(features, labels) of the training and of the test images; None: raw pixels."

@@ -63,8 +63,8 @@ def make(kind:str, name:str, args:dict, *positional):
 @dataclass(frozen=True)
 class Recipe:
     "One experiment. None: the framework's own value for this image size."
-    dataset: str = 'photos' # a name, 'folder:PATH' or 'zip:PATH'
-    encoder: str = 'resnet18' # a name of `encoders()`, 'timm:NAME' or 'package.module.function'
+    dataset: str = 'photos' # a name, a folder or zip ('folder:PATH', 'zip:PATH'), or 'package.module.function'
+    encoder: str = 'resnet18' # a name, 'timm:NAME' or 'package.module.function'
     framework: str = 'simsiam' # a name, or 'package.module.Class'
     technique: str|None = None # a name, or 'package.module.Class'; several as 'simprune + accel'; None: dense
     encoder_args: dict = field(default_factory=dict) # as JSON: patch_size, depth, channels, stem, …
@@ -87,6 +87,8 @@ class Recipe:
     precision: str = '32' # or bf16, fp16 (on a GPU)
     channels_last: bool = False # memory format; faster convolutions
     subset: int|None = None # use this many images for training (and as many for the probe)
+    skip_bad: bool|None = None # leave out files that cannot be read; None: they stop the run
+    stored_size: int|None = None # px, side at which images are kept; None: image_size, 256/224 of it from 96 px on
     test_subset: int|None = None # test on this many images
     evaluate_every: int|None = None # epochs between kNN scores; None: ten in a training, 0: at the end only
     k: int = 20 # of the kNN during training
@@ -245,7 +247,8 @@ def run_id(r:Recipe) -> str:
 
 
 # %% ../nbs/78_recipes.ipynb #f0a7d804
-RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int)  # parameters of `run` beside the recipe
+# parameters of `run` beside the recipe
+RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int, log=str|None)
 
 def is_leftover(name:str, namespace:dict) -> bool:
     "Whether a variable is no parameter: of papermill's `--inject-paths`, or of a startup file of IPython."

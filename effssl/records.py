@@ -11,6 +11,7 @@ import glob, importlib.metadata, json, platform, subprocess, warnings
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 import effssl
 from .lookup import write_atomic
@@ -70,6 +71,38 @@ def load(pattern:str='runs/**') -> pd.DataFrame:
     "Records as a DataFrame: one row a run, dotted columns such as 'recipe.lr' and 'scores.knn20.accuracy'."
     return pd.json_normalize(read_records(pattern))
 
+# %% ../nbs/84_records.ipynb #88bb0001
+def at_work(folder:Path) -> bool:
+    "Whether a process holds a run's lock."
+    if not (folder/'.lock').exists(): return False
+    try:
+        with FileLock(folder/'.lock', timeout=0): return False
+    except Timeout: return True
+    except OSError: return False  # not ours to lock
+
+def found_score(record:dict) -> str:
+    "A finished run's score by the k of its recipe, or the first that there is, or why there is none."
+    scores = record.get('scores', {})
+    name = next((n for n in (f"knn{record['recipe'].get('k')}", *scores) if n in scores), None)
+    if name is None: return record.get('no_scores', '')
+    return f"{name} {value_of(scores[name]):.1f}{' %' if scores[name].get('unit', '%') == '%' else ''}"
+
+#| export
+def listed(out='runs') -> pd.DataFrame:
+    """The runs in a folder, newest last: id, state, when it was started, epochs, score, the error or what was said.
+    A run that neither ended nor has a process is 'stopped'. Raises FileNotFoundError."""
+    if not Path(out).is_dir(): raise FileNotFoundError(f'no folder at {str(out)!r}: give the one that holds your runs')
+    rows = []
+    for record in read_records(f'{glob.escape(str(out))}/*'):
+        folder, all_ = Path(out)/record['id'], record['recipe'].get('epochs')
+        running = record.get('status') == 'running'
+        state = 'stopped' if running and not at_work(folder) else record.get('status', '')
+        done = all_ if state == 'complete' else max((h['epoch'] for h in record.get('history', [])), default=0)
+        rows.append(dict(run=record['id'], state=state, started=record.get('started', ''), epochs=f'{done} of {all_}',
+                         score=found_score(record), said=record.get('error', '')))
+    columns = ['run', 'state', 'started', 'epochs', 'score', 'said']
+    return pd.DataFrame(rows, columns=columns).sort_values('started', kind='stable', ignore_index=True)
+
 # %% ../nbs/84_records.ipynb #867336f3
 def least_moved(df:pd.DataFrame) -> pd.Series:
     "Relative distance, in percent, of the stage that went least far; NaN for records that do not say."
@@ -112,7 +145,8 @@ def doubts(record:dict) -> list[str]:
     "Why nothing should be concluded from a finished run: it hardly moved, learned nothing, or its probe is off."
     out, scores = [], record['scores']
     like = record.get('quick', scores)
-    if not scores: out.append('no scores: the data set has no labels, or none that can be scored')
+    if not scores:
+        out.append(f"no scores: {record.get('no_scores', 'the data set has no labels, or none that can be scored')}")
     if moved := record.get('moved'):
         stage = min(moved, key=moved.get)
         if moved[stage] < HARDLY:

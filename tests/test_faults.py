@@ -179,10 +179,10 @@ SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
 
 @pytest.fixture
 def small_disk(tmp_path):
-    "A folder on a file system of its own, of 2 MB."
+    "A folder on a file system of its own, of 3 MB."
     disk = tmp_path/'disk'
     disk.mkdir()
-    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True, text=True)
+    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk], capture_output=True, text=True)
     if made.returncode: pytest.skip(f'this user may not mount a small disk: {made.stderr.strip()}')
     yield disk
     subprocess.run(['umount', disk], check=True)

@@ -100,7 +100,8 @@ for p in (f, t):
 STARTS = {  # code, and which of the heavy packages it may import
     'cli': ('import effssl.cli', ()),
     'help': ("from effssl.cli import main; main(['--help'])", ()),
-    'help of a verb': ("from effssl.cli import main; main(['pretrain', '--help'])", ()),
+    'help of a verb': ("from effssl.cli import main; main(['sweep', '--help'])", ()),
+    'help with all names': ("from effssl.cli import main; main(['pretrain', '--help'])", ('torch', 'numpy')),
     'mistyped option': ("from effssl.cli import main; main(['pretrain', '--epohcs', '3'])", ()),
     'mistyped value': ("from effssl.cli import main; assert main(['pretrain', '--epochs', 'ten']) == 2", ()),
     'list': ("from effssl.cli import main; main(['list'])", ('torch', 'numpy')),
@@ -144,8 +145,8 @@ def test_classes_are_whole():
 LAYERS = [  # a module imports modules above it in this list, or beside it; frameworks and techniques none beside them
     ['lookup'], ['recipes'], ['provenance'], ['data', 'views'], ['lockstep'], ['encoders'],
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel'], ['gates'], ['slim'],
-    ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['runs'],
-    ['show'], ['sweep', 'tables'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
+    ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['weights'], ['runs'],
+    ['takeaway'], ['show'], ['sweep', 'tables'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
 
 
 def layer(module:str) -> int:

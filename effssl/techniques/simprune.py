@@ -98,7 +98,8 @@ def same_places(o:Branch, t:Branch) -> tuple[Tensor, Tensor]: # (B,n) bool, (B,n
     number_at = torch.zeros_like(o.meta.mask, dtype=torch.long).scatter(1, there, number)
     return o.meta.mask.gather(1, here) & live_tokens(o), number_at.gather(1, here)
 
-def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), hidden (B,n) or None
+def match_places(o:Branch, t:Branch, # similarity (B,n), partner (B,n), hidden (B,n) or None
+                 apart:bool|None=None): # similarity as `ranked_apart` has it
     "Match online and target: hidden patches (`meta.mask`) by place, all others with the most similar of the rest."
     x, y = patch_tokens(o), patch_tokens(t)
     padding = None if o.key_mask is None else ~live_tokens(t)[:, None]
@@ -107,7 +108,21 @@ def match_places(o:Branch, t:Branch): # similarity (B,n), partner (B,n), hidden 
     taken = torch.zeros_like(own).scatter_add(1, own, hidden.long())[:, None] > 0  # by a hidden patch
     similarity, partner = match_tokens(x, y, taken if padding is None else padding | taken)
     to_own = F.cosine_similarity(x.detach().float(), take_tokens(y.detach(), own).float(), dim=-1)
-    return torch.where(hidden, to_own, similarity), torch.where(hidden, own, partner), hidden
+    similarity = torch.where(hidden, to_own, similarity)
+    if apart: similarity = ranked_apart(similarity, hidden, live_tokens(o))
+    return similarity, torch.where(hidden, own, partner), hidden
+
+# %% ../../nbs/techniques/21_simprune.ipynb #21a00015
+def ranked_apart(similarity:Tensor, # (B,n)
+                 hidden:Tensor, # (B,n) bool
+                 real:Tensor, # (B,n) bool: no padding
+                ) -> Tensor: # (B,n): a window over it has the same share of hidden and of visible tokens
+    "Minus the rank of each token among the hidden or the visible ones of its image, as a share of them."
+    out = similarity.clone()
+    for kind in (hidden & real, ~hidden & real):
+        rank = similarity.masked_fill(~kind, -3.).argsort(dim=1, descending=True, stable=True).argsort(1)
+        out = torch.where(kind, -(rank + .5)/kind.sum(1, keepdim=True).clamp(min=1), out)
+    return out
 
 def note_hidden(walk:Walk, step, o:Branch,
                 left:Tensor) -> Tensor: # (B,n) hidden patches that stay
@@ -121,22 +136,28 @@ def protect(attention:Tensor, # (B,m) that the target's tokens receive
     "Attention, highest for the partners of hidden patches that stay, so that they stay too."
     return attention.scatter_add(1, partner, 2.*safe)
 
+def check_whole(framework):
+    "Raise ValueError where the encoder drops patches, as the target does not."
+    dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
+    if dropped and framework.momentum is not None:
+        raise ValueError(f'patch_drop_rate {dropped}: the target drops no patches, so that SimPrune finds no pairs '
+                         'of views of one size: leave it out')
+
 # %% ../../nbs/techniques/21_simprune.ipynb #79f3d6bb
 class SimPrune(Technique):
     "Drop token pairs of two views by their similarity."
     even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
-                 strategy:str='window'): # one of STRATEGIES
+                 strategy:str='window', # one of STRATEGIES
+                 apart:bool|None=None): # rank hidden (iBOT) and visible patches among their own kind
         super().__init__()
-        self.keep_rate, self.blocks, self.strategy = check_rate(keep_rate), tuple(blocks), strategy
+        self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
+        self.strategy, self.apart = strategy, apart
         if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
     def setup(self, framework):
         self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
-        dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
-        if dropped and framework.momentum is not None:
-            raise ValueError(f'patch_drop_rate {dropped}: the target drops no patches, so that SimPrune finds no pairs '
-                             'of views of one size: leave it out')
+        check_whole(framework)
     def between(self, step, walk):
         if not self.here(step): return
         for o, twin, targets in pairings(walk):
@@ -147,7 +168,7 @@ class SimPrune(Technique):
         n = patch_tokens(o).shape[1]
         k = keep_count(n, self.keep_rate)
         if k == n: return
-        similarity, partner, hidden = match_places(o, t)
+        similarity, partner, hidden = match_places(o, t, self.apart)
         stay, go = split_pairs(similarity, k, window_place(walk, self.strategy))
         attention = attention_received(t)
         if hidden is not None:
@@ -203,8 +224,9 @@ class DynamicSimPrune(SimPrune):
     def __init__(self, blocks=(4, 7, 10), # numbers from 1
                  strategy:str='window', # one of STRATEGIES
                  compute:float|None=None, # share of the encoder's FLOPs to aim at
-                 weight:float=10.): # of that aim in the loss
-        super().__init__(.5, blocks, strategy)
+                 weight:float=10., # of that aim in the loss
+                 apart:bool|None=None): # as of SimPrune
+        super().__init__(.5, blocks, strategy, apart)
         if compute is not None and not 0 < compute <= 1:
             raise ValueError(f'compute {compute} must be in (0, 1], e.g. 0.76')
         self.compute, self.weight = compute, weight
@@ -213,7 +235,7 @@ class DynamicSimPrune(SimPrune):
         self.decide = nn.ModuleDict({str(b): Decide(framework.encoder.embed_dim) for b in self.blocks})
     def before(self, walk): walk.facts[self] = {}  # for `note_left`
     def prune_pair(self, o, t, step, walk):
-        similarity, partner, hidden = match_places(o, t)
+        similarity, partner, hidden = match_places(o, t, self.apart)
         stay = self.choose(o, similarity, step, walk)
         go = live_tokens(o) & ~stay
         gone = torch.zeros_like(partner).scatter_add(1, partner, go.long()) > 0
