@@ -23,7 +23,13 @@ def directives(cell): return DIRECTIVE.findall(''.join(cell['source'])) if cell[
 def hidden(cell): return bool({'hide', 'include: false', 'remove-cell'} & {*directives(cell), *cell['metadata'].get('tags', [])})
 
 
-def exported(cell): return any(d.split()[0] in ('export', 'exports', 'exporti') for d in directives(cell) if d)
+def export(cell): return next((d.split()[0] for d in directives(cell) if d.startswith('export')), None)
+
+
+def exported(cell): return export(cell) in ('export', 'exports', 'exporti')
+
+
+def private(cell): return export(cell) == 'exporti'
 
 
 def module(cells):
@@ -131,6 +137,15 @@ def entries(source):
             options = {'value': value} if len(names) == 1 and len(value) <= 100 else {}
             found += [Entry('data', name, doc=comments.get(n.end_lineno, ''), options=options) for name in names]
     return [e for e in found if public(e.name)]
+
+
+def arguments(e, longest=72):
+    "The names of an entry's arguments with their defaults, cut where they are many."
+    args = ast.parse(f'def f{e.signature or "()"}: 0').body[0].args
+    for a in [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]:
+        if a: a.annotation = None
+    text = ast.unparse(args)
+    return text if len(text) <= longest else text[:longest].rpartition(',')[0] + ', …'
 
 
 def escape(prose):

@@ -43,7 +43,9 @@ html_theme_options = dict(
     light_css_variables={'color-brand-primary': '#0072B2', 'color-brand-content': '#0072B2', 'color-api-name': '#0072B2'},
     dark_css_variables={'color-brand-primary': '#56B4E9', 'color-brand-content': '#56B4E9', 'color-api-name': '#56B4E9'})
 
-CAPTIONS = {'': 'The library', 'tables': 'Results'}  # of other folders: their names
+FIRST = ['tutorials', 'experiments', 'tables', 'techniques', 'frameworks']  # what comes first in the navigation, of folders; modules last
+CAPTIONS = {'': 'The library', 'tutorials': 'Start', 'tables': 'Results'}  # of other folders: their names
+KINDS = {'Classes': 'class', 'Functions': 'function'}
 
 
 def cells(path): return json.loads(Path(path).read_text(encoding='utf-8'))['cells'] if str(path).endswith('.ipynb') else []
@@ -73,10 +75,10 @@ def to_repository(markdown, folder, pages):
 
 
 def contents(docnames):
-    "The navigation, from folders and numbers."
-    folders = {}
+    "The navigation: install, tutorials by number, then the other folders, the library, and its API."
+    folders = {'tutorials': ['Install <self>']}
     for d in sorted(docnames - {'index'}): folders.setdefault(d.rpartition('/')[0], []).append(d)
-    order = sorted(folders, key=lambda f: folders[f][0].rpartition('/')[2])  # numbers run on through the folders
+    order = sorted(folders, key=lambda f: (FIRST.index(f) if f in FIRST else len(FIRST), f == '', f))
     trees = [(CAPTIONS.get(f, f.replace('/', ': ').capitalize()), folders[f]) for f in order] + [('Reference', ['API <modindex>'])]
     return '\n\n'.join(api.fenced('toctree', '', '\n'.join(docs), {'hidden': '', 'caption': caption}) for caption, docs in trees)
 
@@ -133,23 +135,49 @@ def missing(app, env, node, content):
 def summary(entry): return (entry.doc or entry.options.get('value', '')).partition('\n')[0].replace('`', '')
 
 
-class Names(PythonModuleIndex):
-    "Every public name, one line each, by module."
+def purpose(found):
+    "The line that a notebook's title is followed by."
+    lines = [line for c in found if c['cell_type'] == 'markdown' for line in ''.join(c['source']).splitlines()]
+    quote = next((line[1:].strip() for line in lines if line.startswith('>')), '')
+    return re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', quote).replace('`', '').replace('*', '')
+
+
+def documented_modules():
+    "Module -> (page of its notebook, cells), in the order of pages."
+    pages = sorted(p.relative_to(ROOT/'nbs').with_suffix('') for p in (ROOT/'nbs').rglob('*.ipynb') if p.parent.name[0] != '.')
+    read = {page.as_posix(): cells(ROOT/'nbs'/f'{page}.ipynb') for page in pages}
+    return {f"{cfg['lib_name']}.{api.module(found)}": (page, found) for page, found in read.items() if api.module(found)}
+
+
+class Modules(PythonModuleIndex):
+    "Every module, one line each, by folder."
     localname, shortname = 'API', 'API'
 
     def generate(self, docnames=None):
-        out = []
-        for docname in sorted(self.domain.env.found_docs):
-            found = cells(self.domain.env.doc2path(docname))
-            if not api.module(found): continue
-            module = f"{cfg['lib_name']}.{api.module(found)}"
-            entries = [e for c in found if api.exported(c) and not api.hidden(c) for e in api.entries(api.code(c))]
-            out.append((module, [IndexEntry(e.name, 0, docname, f'{module}.{e.name}', '', '', summary(e)) for e in entries]))
-        return out, False
+        groups = {}
+        for module, (page, found) in documented_modules().items():
+            entry = IndexEntry(module, 0, f'py-{module}', '', '', '', purpose(found))
+            groups.setdefault(page.rpartition('/')[0].capitalize() or 'Library', []).append(entry)
+        return list(groups.items()), False
+
+
+def names_of(module, page, found):
+    "The index of one module: its notebook, where all else stands, and its public classes and functions, one line each."
+    class Names(PythonModuleIndex):
+        name = localname = shortname = module
+
+        def generate(self, docnames=None):
+            shown = [c for c in found if api.exported(c) and not api.hidden(c) and not api.private(c)]
+            entries = [e for c in shown for e in api.entries(api.code(c))]
+            line = lambda e: IndexEntry(e.name, 0, page, f'{module}.{e.name}', api.arguments(e), '', summary(e))
+            kinds = {title: [line(e) for e in entries if e.kind == kind] for title, kind in KINDS.items()}
+            notebook = IndexEntry(page.rpartition('/')[2], 0, page, '', '', '', purpose(found))
+            return [('Notebook', [notebook]), *((title, lines) for title, lines in kinds.items() if lines)], False
+    return Names
 
 
 def setup(app):
-    PythonDomain.indices = [Names]
+    PythonDomain.indices = [Modules, *(names_of(m, *found) for m, found in documented_modules().items())]
     app.connect('source-read', read)
     app.connect('doctree-resolved', link_words)
     app.connect('missing-reference', missing)

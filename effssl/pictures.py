@@ -74,7 +74,7 @@ def explore_blocks():
         views = make_views(square(name)[None], torch.tensor([0]), [aug]*2, seed)
         return show_matches(*views, 0, threshold, block, search)
     return sliders(draw, photo=('chelsea', PHOTOS), threshold=(20, 10, 40), block=(32, [16, 28, 32, 56]),
-                   search=('pyramid', SEARCHES), colour=(.5, 0, 1), seed=(3, 0, 50))
+                   search=('pyramid', SEARCHES), colour=(.2, 0, 1), seed=(9, 0, 50))
 
 # %% ../nbs/81_pictures.ipynb #430740b7
 def decided(framework, views:list[View]):

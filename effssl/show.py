@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'COLOURS', 'subplots', 'png', 'save', 'picture', 'show_image', 'matching_points', 'show_views', 'outline',
            'show_strength', 'sliders', 'explore_views', 'show_tokens', 'trace_pruned', 'show_pruned', 'label',
-           'show_convergence', 'umap_module', 'umap_plane', 'show_plane', 'show_costs']
+           'show_convergence', 'umap_module', 'umap_plane', 'show_plane', 'show_features', 'show_costs']
 
 # %% ../nbs/09_show.ipynb #b95b6cfc
 import io, sys
@@ -35,11 +35,11 @@ def subplots(rows:int=1, cols:int=1, width:float=7., height:float=2.6, **kw):
         'axes.prop_cycle': plt.cycler(color=COLOURS), 'lines.linewidth': 1.5, 'legend.frameon': False})
     return plt.subplots(rows, cols, figsize=(width, height), layout='constrained', **kw)
 
-def png(fig, colours:int=128) -> bytes:
+def png(fig, colours:int=128, sharper:int=1) -> bytes: # times as many pixels each way
     "A figure as a small PNG."
     from PIL import Image
     raw, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(raw, format='png', metadata={'Software': None})
+    fig.savefig(raw, format='png', dpi=sharper*fig.dpi, metadata={'Software': None})
     Image.open(raw).convert('RGB').quantize(colours, dither=Image.Dither.NONE).save(small, 'png', optimize=True)
     return small.getvalue()
 
@@ -116,10 +116,11 @@ def sliders(draw, # the controls' values, in their order -> a figure
         if isinstance(start, int): return w.IntSlider(min=span[0], max=span[1], step=1, **look)
         return w.FloatSlider(min=span[0], max=span[1], step=.05, **look)
     made = [control(name, *spec) for name, spec in controls.items()]
-    shown = w.Image(format='png')
+    shown = w.Image(format='png', layout={'max_width': '100%'})
     def redraw(change=None):
         fig = draw(*(c.value for c in made))
-        shown.value = png(fig)
+        shown.layout.width = f'{fig.bbox.width:.0f}px'
+        shown.value = png(fig, colours=256, sharper=2)
         plt.close(fig)
     for c in made: c.observe(redraw, 'value')
     redraw()
@@ -148,13 +149,14 @@ def trace_pruned(framework, views:list[View], i:int=0, # image
     trace, walk = Trace(), framework.walk(views, **clock)
     with torch.no_grad(): lockstep(walk, [*framework.techniques, trace])
     pair = [next(n for n, b in enumerate(walk.branches) if b is x) for x in walk.matched[0]]
-    out, before = {}, None
+    pixels, patch = [walk.branches[n].meta.pixels[i] for n in pair], framework.encoder.patch_embed.patch_size[0]
+    out, before = {}, [x.shape[1]*x.shape[2]//patch**2 for x in pixels]
     for block, kept in trace.kept.items():
         left = [kept[n][i] for n in pair]
         now = [(k >= 0).sum().item() for k in left]
-        if before and now != before: out[block] = left
+        if now != before: out[block] = left
         before = now
-    return [walk.branches[n].meta.pixels[i] for n in pair], out
+    return pixels, out
 
 # %% ../nbs/09_show.ipynb #61aa6e50
 def show_pruned(framework, views:list[View], i:int=0, **clock):
@@ -231,6 +233,22 @@ def show_plane(xy:np.ndarray, labels, classes, title:str='', ax=None):
     if len(classes) and not many: ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
+    return fig
+
+# %% ../nbs/09_show.ipynb #0950f001
+def show_features(found:dict[str, Tensor], # title -> features (N,D) of the same images
+                  labels:Tensor, classes):
+    "Features on planes side by side; of more than ten classes the ten commonest, if they have 100 images or more."
+    if len(classes) > 10:
+        count, order = labels.bincount(minlength=len(classes)).sort(descending=True, stable=True)
+        ten = order[:10].sort().values
+        if count[:10].sum() >= 100:
+            shown, classes = torch.isin(labels, ten), [classes[c] for c in ten]
+            labels, found = torch.searchsorted(ten, labels[shown]), {title: x[shown] for title, x in found.items()}
+    fig, axs = subplots(1, len(found), height=3, squeeze=False)
+    for n, (ax, (title, x)) in enumerate(zip(axs[0], found.items()), 1):
+        show_plane(umap_plane(x), labels, classes, title, ax)
+        if n < len(found) and ax.get_legend(): ax.get_legend().remove()
     return fig
 
 # %% ../nbs/09_show.ipynb #7f1cffed

@@ -1,11 +1,12 @@
 "The ways to run: papermill from its command line, the effssl command, a finished run again."
-import json, os, subprocess, sys
+import ast, json, os, subprocess, sys
 from pathlib import Path
 
-import pytest
+import papermill, pytest
 
 from conftest import ROOT
 from effssl.cli import main
+from effssl.recipes import Recipe, recipe_of
 
 NOTEBOOK = ROOT/'nbs/experiments/50_pretrain.ipynb'
 TINY = ['--dataset', 'digits', '--image-size', '16',
@@ -25,6 +26,12 @@ def test_papermill_refuses(args, words, tmp_path):
     done = papermill_cli(tmp_path, *args)
     assert done.returncode != 0 and all(w in done.stderr for w in words), done.stderr[-2000:]
     assert not (tmp_path/'runs').exists()
+
+
+def test_a_notebook_in_which_nothing_is_named():
+    "Its parameters are a recipe's own values, else the small recipe of the next cell would not be taken."
+    found = {p: ast.literal_eval(v['default']) for p, v in papermill.inspect_notebook(NOTEBOOK).items()}
+    assert recipe_of(found)[0] == Recipe()
 
 
 def test_command_line(tmp_path, capsys):

@@ -29,8 +29,10 @@ def pages(folder): return build(ROOT, folder)
 
 
 def test_every_notebook_is_in_the_navigation(pages):
-    wanted = {n.replace('.ipynb', '.html') for n in NOTEBOOKS if n != 'index.ipynb'} | {'py-modindex.html'}
-    assert {a['href'] for a in pages['index.html'].select('.sidebar-tree a')} == wanted
+    wanted = {n.replace('.ipynb', '.html') for n in NOTEBOOKS if n != 'index.ipynb'} | {'#', 'py-modindex.html'}
+    found = [a['href'] for a in pages['index.html'].select('.sidebar-tree a')]
+    tutorials = sorted(w for w in wanted if w.startswith('tutorials/'))
+    assert set(found) == wanted and found[:1 + len(tutorials)] == ['#', *tutorials] and found[-1] == 'py-modindex.html'
 
 
 def test_nothing_is_fetched_from_elsewhere(pages, folder):
@@ -56,16 +58,24 @@ def test_links_lead_somewhere(pages, folder):
 
 
 def public(path):
-    assigned = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign)]
-    return next((ast.literal_eval(n.value) for n in assigned if n.targets[0].id == '__all__'), [])
+    "What a module exports, and what of it are functions and classes."
+    body = ast.parse(path.read_text()).body
+    assigned = [n for n in body if isinstance(n, ast.Assign)]
+    names = next((ast.literal_eval(n.value) for n in assigned if n.targets[0].id == '__all__'), [])
+    return names, [n.name for n in body if getattr(n, 'name', '') in names]
 
 
 def test_every_public_name_has_an_entry(pages):
     anchors = {t['id'] for page in pages.values() for t in page.find_all(id=True)}
-    index = {a['href'].partition('#')[2] for a in pages['py-modindex.html'].select('.domainindex-table a')}
+    listed = {a['href'].rpartition('/')[2] for a in pages['py-modindex.html'].select('.domainindex-table a')}
     modules = {'.'.join(p.relative_to(ROOT).with_suffix('').parts): p for p in (ROOT/'effssl').rglob('*.py')}
-    names = {f'{m}.{n}' for m, p in modules.items() for n in public(p)}
-    assert len(names) > 100 and not names - anchors and not names - index, sorted(names - anchors | names - index)
+    found = {m: public(p) for m, p in modules.items()}
+    assert sum(len(names) for names, _ in found.values()) > 100
+    for m, (names, called) in found.items():
+        if not names: continue
+        assert f'py-{m}.html#' in listed and not {f'{m}.{n}' for n in names} - anchors
+        hrefs = [a['href'].partition('#')[2] for a in pages[f'py-{m}.html'].select('.domainindex-table a')]
+        assert hrefs[0] == '' and sorted(hrefs[1:]) == sorted(f'{m}.{n}' for n in called)  # its notebook, no constants
 
 
 def rows(page, id):
@@ -110,8 +120,8 @@ def test_a_new_notebook_appears_by_itself(tmp_path):
         (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(nb))
     pages = build(tmp_path, tmp_path/'out')
     page, index = pages['techniques/77_trick.html'], pages['index.html']
-    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['A trick', 'API']
-    assert [c.get_text() for c in index.select('.sidebar-tree .caption-text')] == ['Techniques', 'Reference']
+    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['Install', 'A trick', 'API']
+    assert [c.get_text() for c in index.select('.sidebar-tree .caption-text')] == ['Start', 'Techniques', 'Reference']
     links = {a['href'].removeprefix('https://github.com/effssl/effssl/') for a in index.select('article a')}
     assert {'blob/main/LICENSE', 'tree/main/docs', 'techniques/77_trick.html'} <= links
     entry = page.find(id='effssl.techniques.trick.halve')
@@ -138,10 +148,10 @@ def browse(pages, folder, tmp_path_factory):
         def log_message(self, *_): pass
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder/'html'))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    def dump(address):
+    def dump(address, *flags):
         page = f'http://127.0.0.1:{server.server_port}/{address}'
         own = f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'
-        done = subprocess.run([CHROMIUM, *FLAGS, own, page], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([CHROMIUM, *FLAGS, *flags, own, page], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-2000:]
         return BeautifulSoup(done.stdout, 'html.parser')
     yield dump
@@ -162,6 +172,17 @@ def test_browser_shows_maths_and_entries(browse):
 def test_browser_searches(browse):
     found = [a['href'] for a in browse('search.html?q=feature_std').select('#search-results li a')]
     assert found and found[0].startswith('05_objectives.html') and any('11_simsiam' in f for f in found)
+
+
+def test_code_does_not_scroll_sideways(browse, folder):
+    script = """<script>addEventListener('load', () => { document.title = JSON.stringify(
+        [...document.querySelectorAll('.cell_input pre')].map(p => [p.scrollWidth - p.clientWidth,
+         Math.round((p.clientHeight - 20)/parseFloat(getComputedStyle(p).lineHeight)), p.textContent])) })</script>"""
+    html = (folder/'html/78_recipes.html').read_text()
+    (folder/'html/wide.html').write_text(html.replace('</body>', f'{script}</body>'))
+    found = json.loads(browse('wide.html', '--window-size=1400,900').title.get_text())
+    assert max(len(line) for _, _, text in found for line in text.splitlines()) > 100
+    for over, lines, text in found: assert over <= 0 and lines == len(text.splitlines()), text  # nor is it wrapped
 
 
 def test_no_page_is_wider_than_a_phone(browse, pages, folder):
