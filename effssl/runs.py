@@ -211,9 +211,9 @@ def fit_recipe(r:Recipe, module:Pretrain, data:Images, folder, device, workers=N
                 step_share=sum(h['seconds']*h['step_share'] for h in module.history)/total)
 
 # %% ../nbs/08_runs.ipynb #77a4e083
-def measure(r:Recipe, framework, augs, device, batch_size:int=8) -> dict:
+def measure(r:Recipe, framework, augs, device, batch_size:int|None=None) -> dict: # None: 8, of large images 2
     "Executed FLOPs per image and bytes of a step, as a record; the framework is left as it was."
-    n = min(batch_size, r.batch_size)
+    n = min(batch_size or (8 if r.image_size <= 96 else 2), r.batch_size)
     c = cost(r, n)
     with untouched(framework):
         framework.to(device).train()

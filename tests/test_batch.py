@@ -2,11 +2,12 @@
 import ast, json, os, subprocess, sys
 from pathlib import Path
 
-import papermill, pytest
+import onnxruntime, papermill, pytest, torch
 
 from conftest import ROOT
 from effssl.cli import main
-from effssl.recipes import Recipe, recipe_of
+from effssl.recipes import Recipe, recipe, recipe_of
+from effssl.runs import run, trained_encoder
 
 NOTEBOOK = ROOT/'nbs/experiments/50_pretrain.ipynb'
 TINY = ['--dataset', 'digits', '--image-size', '16',
@@ -44,6 +45,44 @@ def test_command_line(tmp_path, capsys):
     assert os.stat(record).st_mtime_ns == changed
     assert first['scores']['knn20']['protocol'].startswith('kNN k=20')
     assert {'flops_per_image', 'seconds_per_step'} <= first['cost'].keys()
+
+
+def test_what_a_run_leaves(tmp_path, capsys):
+    "From one training: a line in the list, a log, its history as CSV, features, scores, and files that others read."
+    def said(*argv):
+        assert main([*argv, '--json']) == 0
+        return json.loads(capsys.readouterr().out)
+    out = str(tmp_path/'runs')
+    folder = Path(said('pretrain', *TINY, '--log', 'csv', '--out', out)['folder'])
+    listed, = said('runs', '--out', out)
+    assert listed['run'] == folder.name and listed['state'] == 'complete' and listed['epochs'] == '1 of 1'
+    phases = [line.split(' ', 2)[2] for line in (folder/'log.txt').read_text().splitlines()]
+    assert phases[0] == 'reading digits' and phases[-1] == f'complete: {folder}', phases
+    assert list(folder.glob('csv/version_0/metrics.csv'))
+    assert said('embed', str(folder), 'digits', str(tmp_path/'x.parquet')) == dict(
+        file=str(tmp_path/'x.parquet'), images=1797, features=64)
+    assert said('evaluate', str(folder), '--ks', '1,5', '--probe', 'none')['scores'].keys() == {'knn1', 'knn5'}
+    told = said('export', str(folder), str(tmp_path/'net.onnx'))
+    assert told['transform']['crop'] == 16 and told['id'] == folder.name
+    x, (_, net) = torch.randn(3, 3, 16, 16), trained_encoder(folder)
+    features, = onnxruntime.InferenceSession(tmp_path/'net.onnx').run(None, {'normalized': x.numpy()})
+    with torch.no_grad(): assert (torch.from_numpy(features) - net(x)).abs().max() < 1e-4
+
+
+LOGS = dict(tensorboard='tensorboard/events.*', wandb='wandb/offline-run-*/*.wandb')
+
+
+@pytest.mark.parametrize('kind, file', LOGS.items(), ids=LOGS)
+def test_loggers(kind, file, tmp_path, monkeypatch):
+    "They write into the run's folder, and nowhere else; without a network."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('WANDB_SILENT', 'true')
+    r = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t', epochs=1, batch_size=64, subset=128,
+               probe=None, encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32))
+    folder = Path(run(r, 'runs', progress=None, log=kind)['folder'])
+    assert [*folder.glob(file)], [*folder.rglob('*')]
+    assert [p.name for p in tmp_path.iterdir()] == ['runs']
+    with pytest.raises(ValueError, match='Did you mean csv'): run(r, 'others', progress=None, log='csf')
 
 
 def test_recipe_file_and_options(tmp_path, capsys):

@@ -1,8 +1,8 @@
 "Data from folders, zips and workers; CIFAR-10 where it is at hand."
-import os, zipfile
+import os, subprocess, sys, zipfile
 from dataclasses import replace
 
-import pytest, torch
+import numpy as np, pytest, torch
 from PIL import Image
 
 from effssl.building import complete
@@ -110,3 +110,45 @@ def test_views_do_not_depend_on_the_loader():
 def test_cifar10():
     ds = load('cifar10', 'test')
     assert len(ds) == 10_000 and ds.size == 32 and len(ds.classes) == 10 and ds.labels.bincount().tolist() == [1000]*10
+
+
+PEAK = """
+import sys, threading, time, psutil, effssl.data
+from effssl.data import load
+from effssl.encoders import encoder
+from effssl.evaluate import features
+me, most = psutil.Process(), 0
+def now(): # bytes of this process and its workers, shared ones once
+    found = 0
+    for p in (me, *me.children(recursive=True)):
+        try: found += p.memory_full_info().pss
+        except psutil.Error: pass  # gone
+    return found
+def watch():
+    global most
+    while True:
+        most = max(most, now())
+        time.sleep(.2)
+effssl.data.MEMORY = 0  # decoded when asked for, as a set that is too large
+before = now()
+threading.Thread(target=watch, daemon=True).start()
+features(encoder('resnet18', 224), load(sys.argv[1], 'train', 256, 100), 224)
+few = load(sys.argv[1], 'train', 256)
+narrow = encoder('timm:resnet10t', 224, channels=[8, 8, 8, 8], stem='imagenet')
+for net in (narrow, None): x, _ = features(net, few, 224)
+print(len(x), (most - before)/2**30)
+"""
+
+
+@pytest.mark.slow
+def test_features_in_bounded_memory(tmp_path):
+    "Features of 20,000 images of 224 px, and their pixels, take less than 2 GiB beside libraries, workers included."
+    for i in range(100):
+        (tmp_path/str(i%2)).mkdir(exist_ok=True)
+        first = tmp_path/str(i%2)/f'{i}.jpg'
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (240, 320, 3), np.uint8)).save(first)
+        for k in range(1, 250): os.link(first, tmp_path/str(i%2)/f'{i}-{k}.jpg')
+    done = subprocess.run([sys.executable, '-c', PEAK, tmp_path], capture_output=True, text=True, check=True)
+    n, gigabytes = map(float, done.stdout.split())
+    print(done.stdout)
+    assert n == 20_000 and .1 < gigabytes < 2, done.stdout
