@@ -128,7 +128,7 @@ def watch():
     global most
     while True:
         most = max(most, now())
-        time.sleep(.2)
+        time.sleep(1)
 effssl.data.MEMORY = 0  # decoded when asked for, as a set that is too large
 before = now()
 threading.Thread(target=watch, daemon=True).start()
