@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['prune_after', 'thirds', 'keep_count', 'check_rate', 'check_alone', 'patch_tokens', 'positions', 'sizes_of',
            'live_tokens', 'take_tokens', 'keep_tokens', 'keep_where', 'merge_tokens', 'append_tokens',
-           'attention_received', 'Trace']
+           'attention_received', 'queries_of_first', 'Trace']
 
 # %% ../nbs/72_tokens.ipynb #03227225
 import math
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .lockstep import Branch, Technique, steps
@@ -141,6 +143,33 @@ def attention_received(branch:Branch) -> Tensor: # (B,n)
     if branch.key_mask is not None:
         scores = scores.masked_fill(~branch.key_mask[:, None, None, :], float('-inf'))
     return scores.softmax(-1).mean((1, 2))[:, branch.encoder.num_prefix_tokens:]
+
+# %% ../nbs/72_tokens.ipynb #72e00005
+def first_queries(attn, x:Tensor, # (B,N,D)
+                  n:int, attn_mask=None) -> Tensor: # (B,N,D)
+    "timm's attention for the first n tokens as queries; 0 for the others."
+    w, bias = attn.qkv.weight, attn.qkv.bias
+    d = attn.num_heads*attn.head_dim
+    def heads(t): return t.unflatten(2, (-1, attn.head_dim)).transpose(1, 2)
+    q = F.linear(x[:, :n], w[:d], None if bias is None else bias[:d])
+    k, v = F.linear(x, w[d:], None if bias is None else bias[d:]).chunk(2, -1)
+    q, k = attn.q_norm(heads(q)), attn.k_norm(heads(k))
+    drop = attn.attn_drop.p if attn.training else 0.
+    out = F.scaled_dot_product_attention(q, k, heads(v), attn_mask, drop)
+    out = attn.proj_drop(attn.proj(attn.norm(out.transpose(1, 2).flatten(2))))
+    return F.pad(out, (0, 0, 0, x.shape[1] - n))
+
+# %% ../nbs/72_tokens.ipynb #72e00007
+@contextmanager
+def queries_of_first(attn:nn.Module, # attention of a timm ViT
+                     n:int):
+    "Inside, the attention computes its first n tokens alone from all of them; it gives 0 for the others."
+    before = vars(attn).get('forward')  # of a technique around this one
+    attn.forward = lambda x, attn_mask=None: first_queries(attn, x, n, attn_mask)
+    try: yield
+    finally:
+        del attn.forward
+        if before: attn.forward = before
 
 # %% ../nbs/72_tokens.ipynb #c3462a14
 class Trace(Technique):
