@@ -75,9 +75,10 @@ def merged_attention(attn:nn.Module, x:Tensor, # (B,k,D) merged tokens, normalis
 
 # %% ../../nbs/techniques/24_mctf.ipynb #24a0000a
 def merge_ahead(branch:Branch, block:nn.Module, # a ViT's
-                r:int): # how many patch tokens merge; gives what is to stand for the forward of its attention
-    "Merge patch tokens of a branch by their attention in the block to come."
-    attn, prefix, branch.proportional = block.attn, branch.encoder.num_prefix_tokens, True
+                r:int): # how many patch tokens merge
+    "Merge patch tokens by their attention in the block to come; gives what its attention's forward must be then."
+    attn, prefix = block.attn, branch.encoder.num_prefix_tokens
+    branch.proportional = True
     query, key = projected(attn, block.norm1(branch.x), 0, 2)
     score = attn.q_norm(query)*attn.head_dim**-.5 @ attn.k_norm(key).transpose(2, 3)
     if branch.key_bias is not None: score = score + branch.key_bias
@@ -87,12 +88,13 @@ def merge_ahead(branch:Branch, block:nn.Module, # a ViT's
     pull = received**(-1/20)*sizes**(-1/40)
     stay, goes = pair_up(attraction(patch_tokens(branch), pull[:, prefix:]), r)
     first = torch.arange(prefix, device=goes.device).expand(len(goes), -1)
-    goes, weight, k = torch.cat([first, goes + prefix], 1), received*sizes, prefix + stay.shape[1]
+    goes, k = torch.cat([first, goes + prefix], 1), prefix + stay.shape[1]
     def summed(t): return t.new_zeros(len(t), k).scatter_add(1, goes, t)
+    weight = received*sizes
     share = (weight/summed(weight).gather(1, goes))[..., None]
     branch.x, branch.kept = group_means(branch.x, share, goes, k), positions(branch).gather(1, stay)
     branch.sizes = summed(sizes)[:, prefix:, None]
-    def forward(x, attn_mask=None):
+    def forward(x, attn_mask=None):  # the mask is in `attention`
         attn.q_norm(query), attn.k_norm(key)  # where the walk catches them
         return merged_attention(attn, x, attention, share, goes)
     return forward
