@@ -23,7 +23,7 @@ class EViT(Technique):
                  fuse:bool=False, # append the attention-weighted sum of the dropped tokens
                  warmup:tuple|None=None): # shares of the training: all stay until one, the rate is reached at the other
         super().__init__()
-        if warmup and not 0 <= warmup[0] < warmup[1] <= 1:
+        if warmup and not (len(warmup) == 2 and 0 <= warmup[0] < warmup[1] <= 1):
             raise ValueError(f'warmup {warmup} must be two rising shares of the training, e.g. (1/30, 11/30)')
         self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
         self.warmup = warmup
