@@ -142,6 +142,7 @@ def attention_received(branch:Branch) -> Tensor: # (B,n)
     scores = (q @ k.transpose(-2, -1)).float()*q.shape[-1]**-.5
     if branch.key_mask is not None:
         scores = scores.masked_fill(~branch.key_mask[:, None, None, :], float('-inf'))
+    if branch.key_bias is not None: scores = scores + branch.key_bias
     return scores.softmax(-1).mean((1, 2))[:, branch.encoder.num_prefix_tokens:]
 
 # %% ../nbs/72_tokens.ipynb #72e00005

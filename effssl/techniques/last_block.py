@@ -14,6 +14,7 @@ from ..tokens import keep_tokens, positions, queries_of_first
 # %% ../../nbs/techniques/32_last_block.ipynb #c7385130
 class LastBlock(Technique):
     "The last ViT block for class and register tokens alone, behind other techniques; exact for class-token losses."
+    attends = True
     def setup(self, framework):
         pool = getattr(framework.encoder, 'global_pool', None)
         if pool != 'token':

@@ -18,15 +18,23 @@ class ToMe(Technique):
     "ToMe (Bolya et al. 2023): merge the tokens of a view that are most similar."
     even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
-                 blocks=(4, 7, 10)): # numbers from 1
+                 blocks=(4, 7, 10), # numbers from 1
+                 proportional:bool|None=None): # attention counts a token once for each of its patches; None: not
         super().__init__()
+        self.proportional = bool(proportional)
         self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
         if keep_rate < .5:
             raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
+    @classmethod
+    def spelled_out(cls, args):
+        "Off is as if left out."
+        return args | {'proportional': args.get('proportional') or None}
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'ToMe')
     def between(self, step, walk):
         if not self.here(step): return
-        for b in walk.branches: merge_similar(b, self.keep_rate)
+        for b in walk.branches:
+            merge_similar(b, self.keep_rate)
+            if self.proportional: b.proportional = True
 
 # %% ../../nbs/techniques/31_tome.ipynb #8456e793
 def merge_similar(branch:Branch, keep_rate:float):
