@@ -44,6 +44,7 @@ class Branch:
     kept: Tensor|None = None # (B,n) original positions of the surviving patch tokens
     sizes: Tensor|None = None # (B,n,1) patches that each stands for, once some were merged
     proportional: bool = False # whether attention counts a token once for each of them
+    groups: Tensor|None = None # (B,n) number of the token that each patch is in, −1 for none; None: nobody asked
     key_mask: Tensor|None = None # (B,N) False where attention must not look
     live: Tensor|None = None # (B,1 or C,H,W) False where the feature map is removed
     gates: dict = field(default_factory=dict) # step name -> (B,C) gate of its output

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['prune_after', 'thirds', 'keep_count', 'check_rate', 'check_alone', 'patch_tokens', 'positions', 'sizes_of',
-           'live_tokens', 'take_tokens', 'keep_tokens', 'keep_where', 'merge_tokens', 'append_tokens',
-           'attention_received', 'queries_of_first', 'Trace']
+           'live_tokens', 'take_tokens', 'regroup', 'numbered', 'keep_tokens', 'keep_where', 'merge_tokens',
+           'append_tokens', 'attention_received', 'queries_of_first', 'Trace']
 
 # %% ../nbs/72_tokens.ipynb #03227225
 import math
 from contextlib import contextmanager
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -91,11 +92,23 @@ def take_tokens(x:Tensor, # (B,n,C)
     "The tokens with these numbers, in this order."
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
 
+def regroup(branch:Branch, goes:Callable[[], Tensor]): # gives (B,n): the token that each is in from now on, or −1
+    "Follow the patches into the tokens that they are in, where somebody asked for `groups`."
+    g = branch.groups
+    if g is not None: branch.groups = goes().gather(1, g.clamp(min=0)).where(g >= 0, -1)
+
+def numbered(index:Tensor, # (B,k) of n tokens
+             n:int) -> Tensor: # (B,n)
+    "The place of each token among those of an index, −1 where it has none."
+    place = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    return index.new_full((len(index), n), -1).scatter(1, index, place)
+
 def keep_tokens(branch:Branch, index:Tensor, # (B,k) into the patch tokens
                 count:Tensor|None=None): # (B,) that are real, the rest padding; None: all
     "Keep these patch tokens, in this order, with all class and register tokens."
     prefix = branch.encoder.num_prefix_tokens
     first = torch.arange(prefix, device=index.device).expand(len(index), prefix)
+    regroup(branch, lambda: numbered(index, patch_tokens(branch).shape[1]))
     branch.kept = positions(branch).gather(1, index)
     if branch.sizes is not None: branch.sizes = take_tokens(branch.sizes, index)
     branch.x = take_tokens(branch.x, torch.cat([first, index + prefix], 1))
@@ -118,6 +131,7 @@ def merge_tokens(branch:Branch, stay:Tensor, # (B,k) patch tokens that stay, in 
         index = into[..., None].expand(-1, -1, t.shape[2])
         return take_tokens(t, stay).scatter_add(1, index, take_tokens(t, gone))
     first = branch.x[:, :branch.encoder.num_prefix_tokens]
+    regroup(branch, lambda: numbered(stay, patch_tokens(branch).shape[1]).scatter(1, gone, into))
     sizes = sizes_of(branch)
     total = summed(sizes)
     means = summed(patch_tokens(branch)*sizes)/total
@@ -174,8 +188,13 @@ def queries_of_first(attn:nn.Module, # attention of a timm ViT
 
 # %% ../nbs/72_tokens.ipynb #c3462a14
 class Trace(Technique):
-    "Notes the positions (B,n) that every branch has left, by block from 1; padding is −1."
-    def before(self, walk): self.kept = {}
+    "Notes the positions (B,n) that every branch has left, by block from 1, padding is −1; and the `groups` of all."
+    def before(self, walk):
+        self.kept = {}
+        for b in walk.branches:
+            n = math.prod(px//p for px, p in zip(b.x.shape[2:], b.encoder.patch_embed.patch_size))
+            b.groups = torch.arange(n, device=b.x.device).expand(len(b.x), -1)
     def between(self, step, walk):
+        self.groups = [b.groups for b in walk.branches]
         if step.kind != 'attn': return
         self.kept[step.stage] = [positions(b).masked_fill(~live_tokens(b), -1) for b in walk.branches]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..lockstep import Branch, Technique, steps
 from ..objectives import full_precision
-from ..tokens import check_alone, patch_tokens, prune_after
+from ..tokens import check_alone, patch_tokens, positions, prune_after, regroup
 
 # %% ../../nbs/techniques/27_expediting_vit.ipynb #27a00006
 def coarse_grid(grid:tuple, # rows and columns of patches
@@ -100,6 +100,7 @@ def cluster(branch:Branch, grid:tuple, # rows and columns of patches
         part = memberships(x, grid, coarse)
         c = part.transpose(1, 2).to(x.dtype) @ x
         back = mixture(x, c) if again else None
+    regroup(branch, lambda: part.argmax(2))
     branch.kept = torch.full(c.shape[:2], -1, device=c.device)
     branch.x = torch.cat([first, c], 1)
     return back
@@ -113,3 +114,4 @@ def reconstruct(branch:Branch, back:Tensor): # (B,n,m)
     with full_precision(c): x = back.to(c.dtype) @ c
     branch.kept = None
     branch.x = torch.cat([first, x], 1)
+    if branch.groups is not None: branch.groups = positions(branch)

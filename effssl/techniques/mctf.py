@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..lockstep import Branch, Step, Technique
 from ..objectives import full_precision
-from ..tokens import check_rate, keep_count, patch_tokens, positions, prune_after, sizes_of, take_tokens
+from ..tokens import check_rate, keep_count, patch_tokens, positions, prune_after, regroup, sizes_of, take_tokens
 
 # %% ../../nbs/techniques/24_mctf.ipynb #24a00006
 @torch.no_grad()
@@ -87,6 +87,7 @@ def merge_ahead(branch:Branch, block:nn.Module, # a ViT's
     sizes = F.pad(sizes_of(branch)[..., 0], (prefix, 0), value=1.)
     pull = received**(-1/20)*sizes**(-1/40)
     stay, goes = pair_up(attraction(patch_tokens(branch), pull[:, prefix:]), r)
+    regroup(branch, lambda goes=goes: goes)
     first = torch.arange(prefix, device=goes.device).expand(len(goes), -1)
     goes, k = torch.cat([first, goes + prefix], 1), prefix + stay.shape[1]
     def summed(t): return t.new_zeros(len(t), k).scatter_add(1, goes, t)

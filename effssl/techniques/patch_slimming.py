@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..lockstep import Branch, Technique, steps
 from ..objectives import average, full_precision
-from ..tokens import check_alone, check_rate, keep_count, patch_tokens, prune_after, queries_of_first
+from ..tokens import (check_alone, check_rate, keep_count, numbered, patch_tokens, prune_after, queries_of_first,
+                           regroup)
 
 # %% ../../nbs/techniques/25_patch_slimming.ipynb #25a00006
 @contextmanager
@@ -113,6 +114,8 @@ class PatchSlimming(Technique):
             return
         k, prefix = keep_count(patch_tokens(branch).shape[1], self.keep_rate), branch.encoder.num_prefix_tokens
         with queries_of_first(step.module, prefix + k): yield
+        first = torch.arange(k, device=branch.x.device).expand(len(branch.x), -1)
+        regroup(branch, lambda: numbered(first, branch.kept.shape[1]))
         branch.x, branch.kept = branch.x[:, :prefix + k], branch.kept[:, :k]
 
 # %% ../../nbs/techniques/25_patch_slimming.ipynb #25a0000e
@@ -121,4 +124,5 @@ def put_in_order(branch:Branch, order:Tensor): # (n,) positions
     prefix = branch.encoder.num_prefix_tokens
     first = torch.arange(prefix, device=order.device)
     branch.kept = order.long().expand(len(branch.x), -1)
+    regroup(branch, lambda: numbered(branch.kept, len(order)))
     branch.x = branch.x.index_select(1, torch.cat([first, branch.kept[0] + prefix]))

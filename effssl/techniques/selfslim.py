@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..lockstep import Branch, Step, Technique, Walk, embed, steps
-from ..tokens import check_rate, keep_count, patch_tokens, prune_after
+from ..tokens import check_rate, keep_count, patch_tokens, prune_after, regroup
 from ..views import local_side
 
 # %% ../../nbs/techniques/26_selfslim.ipynb #26a00006
@@ -52,6 +52,7 @@ def slim_tokens(branch:Branch, of:nn.ModuleDict, # a block's
     count = keep_count(x.shape[1], rate)
     if count == x.shape[1]: return
     module = of[str(count) if str(count) in of else max(of, key=int)]
+    regroup(branch, lambda: module.weights(x, count).argmax(1))  # the token that has the largest share of it
     branch.x = torch.cat([branch.x[:, :prefix], module(x, count)], 1)
     branch.kept = torch.full((len(x), count), -1, device=x.device)
     branch.sizes = None  # each stands for all
