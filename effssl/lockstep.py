@@ -128,6 +128,7 @@ class Technique(nn.Module):
     canvas: bool = False # whether it decides what of a view goes into the encoder
     ragged: bool = False # whether it leaves every image a number of tokens of its own
     even: bool = False # whether all images must have as many
+    one_sided: bool = False # whether it takes tokens of online branches alone
     attends: bool = False # whether it replaces the attention of the steps that it acts at
     @classmethod
     def spelled_out(cls, args:dict) -> dict:

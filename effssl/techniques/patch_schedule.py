@@ -63,7 +63,7 @@ def check_fill(sizes:list[int], patch:int, scale:float): # px
 # %% ../../nbs/techniques/28_patch_schedule.ipynb #28a0000b
 class PatchSchedule(Technique):
     "Large patches and dropped tokens at first, whole sequences at the end (Lin et al. 2024)."
-    canvas, even, at = True, True, ('embed',)
+    canvas, even, one_sided, at = True, True, True, ('embed',)
     def __init__(self, phases=((0., 2., .5), (.5, 1., .5), (.75, 1., 1.))): # rows of start, scale and keep rate
         super().__init__()
         self.phases = check_phases(phases)

@@ -33,7 +33,7 @@ class RandomTokens(Technique):
         super().__init__()
         if draw not in (None, *DRAWS): raise unknown('draw', draw, DRAWS)
         self.keep_rate, self.blocks, self.draw = check_rate(keep_rate), tuple(blocks), draw
-        self.canvas = 0 in self.blocks
+        self.canvas, self.one_sided = 0 in self.blocks, draw == 'online'
     def setup(self, framework): self.at = drop_after(framework.encoder, self.blocks)
     def between(self, step, walk):
         if not self.here(step): return

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..lockstep import Branch, Technique
+from ..objectives import full_precision
 from ..tokens import check_rate, keep_count, merge_tokens, patch_tokens, prune_after
 
 # %% ../../nbs/techniques/31_tome.ipynb #568aea59
@@ -50,7 +51,7 @@ def pair_up(keys:Tensor, # (B,heads,n,d)
            ) -> tuple[Tensor, Tensor, Tensor]: # `stay` (B,n-r), `gone` and `into` (B,r) of `merge_tokens`
     "The r most similar pairs of a token of A and one of B, by the cosine of their keys averaged over heads."
     k = F.normalize(keys.float().mean(1), dim=-1)
-    best, partner = (k[:, 1::2] @ k[:, ::2].transpose(1, 2)).max(-1)
+    with full_precision(k): best, partner = (k[:, 1::2] @ k[:, ::2].transpose(1, 2)).max(-1)
     order = best.argsort(dim=1, descending=True, stable=True)
     source, single = order[:, :r], order[:, r:].sort(1).values  # of A
     b = torch.arange(0, k.shape[1], 2, device=k.device).expand(len(k), -1)
