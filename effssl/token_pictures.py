@@ -66,6 +66,7 @@ def grouped(x, # (3,H,W) in [0,1]
     out[:, :, 1:][:, g[:, 1:] != g[:, :-1]] = 1
     return out
 
+# %% ../nbs/82_token_pictures.ipynb #82b00004
 def show_methods(framework, # without a target
                  methods:dict, # name -> technique
                  views, i:int=0, columns:int=5, **clock): # image; epoch, epochs, … as of `Walk`

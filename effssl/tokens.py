@@ -103,6 +103,7 @@ def numbered(index:Tensor, # (B,k) of n tokens
     place = torch.arange(index.shape[1], device=index.device).expand_as(index)
     return index.new_full((len(index), n), -1).scatter(1, index, place)
 
+# %% ../nbs/72_tokens.ipynb #72e00012
 def keep_tokens(branch:Branch, index:Tensor, # (B,k) into the patch tokens
                 count:Tensor|None=None): # (B,) that are real, the rest padding; None: all
     "Keep these patch tokens, in this order, with all class and register tokens."

@@ -114,11 +114,15 @@ class PatchSlimming(Technique):
             return
         k, prefix = keep_count(patch_tokens(branch).shape[1], self.keep_rate), branch.encoder.num_prefix_tokens
         with queries_of_first(step.module, prefix + k): yield
-        first = torch.arange(k, device=branch.x.device).expand(len(branch.x), -1)
-        regroup(branch, lambda: numbered(first, branch.kept.shape[1]))
-        branch.x, branch.kept = branch.x[:, :prefix + k], branch.kept[:, :k]
+        first_stay(branch, k)
 
 # %% ../../nbs/techniques/25_patch_slimming.ipynb #25a0000e
+def first_stay(branch:Branch, k:int):
+    "Keep the first k patch tokens; a slice is cheaper than `keep_tokens`."
+    first = torch.arange(k, device=branch.x.device).expand(len(branch.x), -1)
+    regroup(branch, lambda: numbered(first, branch.kept.shape[1]))
+    branch.x, branch.kept = branch.x[:, :branch.encoder.num_prefix_tokens + k], branch.kept[:, :k]
+
 def put_in_order(branch:Branch, order:Tensor): # (n,) positions
     "Put all patch tokens in this order, the same in every sample."
     prefix = branch.encoder.num_prefix_tokens
