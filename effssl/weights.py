@@ -80,7 +80,7 @@ def card(plain:nn.Module, r:Recipe, record:dict, file:str) -> dict: # of `plain_
     "What is told beside a file of weights: how to load it, what it wants, where it is from, how good it was."
     told = {k: record[k] for k in ('id', 'recipe', 'scores', 'no_scores', 'code', 'data', 'environment') if k in record}
     return dict(weights=file, encoder=r.encoder, features=plain.num_features, image_size=r.image_size,
-                transform=transform_of(plain, r.image_size), load=loading(plain, r, file).splitlines(), **told)
+                transform=transform_of(plain, r.image_size), load=loading(plain, r, file).splitlines(), run=told)
 
 def write_encoder(encoder:nn.Module, r:Recipe, record:dict, path) -> Path: # ….safetensors
     "Write a run's encoder and, under the same name as JSON, its card. Raises OSError."

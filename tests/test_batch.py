@@ -63,7 +63,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
         file=str(tmp_path/'x.parquet'), images=1797, features=64)
     assert said('evaluate', str(folder), '--ks', '1,5', '--probe', 'none')['scores'].keys() == {'knn1', 'knn5'}
     told = said('export', str(folder), str(tmp_path/'net.onnx'))
-    assert told['transform']['crop'] == 16 and told['id'] == folder.name
+    assert told['transform']['crop'] == 16 and told['run']['id'] == folder.name
     x, (_, net) = torch.randn(3, 3, 16, 16), trained_encoder(folder)
     features, = onnxruntime.InferenceSession(tmp_path/'net.onnx').run(None, {'normalized': x.numpy()})
     with torch.no_grad(): assert (torch.from_numpy(features) - net(x)).abs().max() < 1e-4
