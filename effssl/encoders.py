@@ -74,14 +74,20 @@ def fused_is_faster(x:Tensor) -> bool:
     autocast = torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu') == torch.bfloat16
     return not (autocast or x.dtype == torch.bfloat16)
 
+def told_attention(b:Branch) -> dict[str, Tensor]:
+    "What attention is told beside the tokens: where not to look, and what to add to its logits."
+    mask, bias = b.key_mask, b.key_bias
+    if mask is not None: mask = mask[:, None, None, :]
+    if bias is not None: mask = bias if mask is None else bias.masked_fill(~mask, float('-inf'))
+    return {} if mask is None else {'attn_mask': mask}
+
 def attention_step(block:timm_vit.Block, name:str) -> Callable[[Branch], None]:
     "A function that runs attention with its residual sum, keeping queries and keys; RuntimeError if none are caught."
     def run(b:Branch):
         attn = block.attn
         attn.fused_attn = fused_is_faster(b.x)
-        mask = {} if b.key_mask is None else {'attn_mask': b.key_mask[:, None, None, :]}
         with tap(attn.q_norm) as q, tap(attn.k_norm) as k:
-            b.x = b.x + block.drop_path1(block.ls1(attn(block.norm1(b.x), **mask)))
+            b.x = b.x + block.drop_path1(block.ls1(attn(block.norm1(b.x), **told_attention(b))))
         if not (q and k):
             raise RuntimeError(f'step {name!r} caught no queries and keys: what replaces the forward of its attention '
                                f'must call attn.q_norm(queries) and attn.k_norm(keys), as timm does')

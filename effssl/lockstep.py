@@ -43,6 +43,8 @@ class Branch:
     tokens: Tensor|None = None # (B,N,D) final patch tokens
     kept: Tensor|None = None # (B,n) original positions of the surviving patch tokens
     sizes: Tensor|None = None # (B,n,1) patches that each stands for, once some were merged
+    proportional: bool = False # whether attention counts a token once for each of them
+    groups: Tensor|None = None # (B,n) number of the token that each patch is in, −1 for none; None: nobody asked
     key_mask: Tensor|None = None # (B,N) False where attention must not look
     live: Tensor|None = None # (B,1 or C,H,W) False where the feature map is removed
     gates: dict = field(default_factory=dict) # step name -> (B,C) gate of its output
@@ -50,6 +52,11 @@ class Branch:
     meta: Meta = field(default_factory=Meta) # what is known of its images
     facts: dict = field(default_factory=dict) # technique -> what it keeps of this branch to the end of the pass
 
+    @property
+    def key_bias(self) -> Tensor|None: # (B,1,1,N), 0 for class and register tokens
+        "What attention adds to its logits where it is `proportional`: the log of each token's patches."
+        if not self.proportional or self.sizes is None: return None
+        return nn.functional.pad(self.sizes[..., 0].log(), (self.encoder.num_prefix_tokens, 0))[:, None, None]
     def spatial(self, fn:Callable[[Tensor], Tensor]):
         "Change the geometry of `x` and of what lies on it together."
         self.x = fn(self.x)
@@ -121,6 +128,8 @@ class Technique(nn.Module):
     canvas: bool = False # whether it decides what of a view goes into the encoder
     ragged: bool = False # whether it leaves every image a number of tokens of its own
     even: bool = False # whether all images must have as many
+    one_sided: bool = False # whether it takes tokens of online branches alone
+    attends: bool = False # whether it replaces the attention of the steps that it acts at
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."

@@ -104,7 +104,8 @@ def check_together(techniques, encoder:nn.Module):
         if a.ragged and b.even or b.ragged and a.even:
             raise ValueError(f'of {names} one leaves every image a number of tokens of its own, '
                              'the other needs as many of each: name one')
-        if a.even and b.even and (same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]):
+        alike = a.even and b.even or a.attends and b.attends
+        if alike and (same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]):
             raise ValueError(f'{names} both act after {", ".join(same)}: give them blocks of their own')
 
 def modules_of(whole:nn.Module, *kinds:type) -> list[nn.Module]:

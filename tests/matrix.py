@@ -25,7 +25,7 @@ TECHNIQUES = {t: ARGUMENTS.get(t, guessed(t)) for t in names('technique')}
 WORKS = {  # on an encoder of the family
     'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution'},
     'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation', 'random_tokens',
-            'resolution'}}
+            'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule'}}
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence
 WAYS = [  # of a technique, other than its first
     ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),

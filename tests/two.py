@@ -9,6 +9,7 @@ from effssl.encoders import encoder
 from effssl.lockstep import Technique
 from effssl.recipes import find
 from effssl.techniques.accel import Accel
+from effssl.techniques.patch_slimming import PatchSlimming
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
 from effssl.train import Pretrain, fit, ranks
@@ -30,6 +31,7 @@ CASES = {  # encoder, arguments of the framework, techniques
     'mocov2, accel': ('CNN', dict(queue=64, out=32), lambda: [Accel()]),
     'dino': ('ViT', PROTOTYPES, lambda: []),
     'dino, simprune': ('ViT', PROTOTYPES, lambda: [SimPrune(.7, (1, 2))]),
+    'dino, patch slimming': ('ViT', PROTOTYPES, lambda: [PatchSlimming(.7, (1, 2), images=1000)]),
     'byol': ('tiny', dict(hidden=64, out=32), lambda: []),
     'mocov2': ('tiny', dict(queue=64, out=32), lambda: []),
     'swav': ('tiny', dict(PROTOTYPES, out=32, queue=64, queue_start=0), lambda: []),

@@ -6,6 +6,8 @@
 __all__ = ['EViT']
 
 # %% ../../nbs/techniques/30_evit.ipynb #8fcd457d
+import math
+
 import torch
 
 from ..lockstep import Branch, Technique
@@ -18,13 +20,18 @@ class EViT(Technique):
     even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
-                 fuse:bool=False): # append the attention-weighted sum of the dropped tokens
+                 fuse:bool=False, # append the attention-weighted sum of the dropped tokens
+                 warmup:tuple|None=None): # shares of the training: all stay until one, the rate is reached at the other
         super().__init__()
+        if warmup and not (len(warmup) == 2 and 0 <= warmup[0] < warmup[1] <= 1):
+            raise ValueError(f'warmup {warmup} must be two rising shares of the training, e.g. (1/30, 11/30)')
         self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
+        self.warmup = warmup
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'EViT')
     def between(self, step, walk):
         if not self.here(step): return
-        for b in walk.branches: keep_attended(b, self.keep_rate, self.fuse)
+        rate = rate_at(walk.progress, self.keep_rate, self.warmup)
+        for b in walk.branches: keep_attended(b, rate, self.fuse)
 
 # %% ../../nbs/techniques/30_evit.ipynb #30a00001
 def keep_attended(branch:Branch, keep_rate:float, fuse:bool):
@@ -39,3 +46,13 @@ def keep_attended(branch:Branch, keep_rate:float, fuse:bool):
     weight = attention.scatter(1, order[:, :k], 0.)  # 0 for what was kept
     fused = torch.einsum('bn,bnd->bd', weight.to(x.dtype), x)
     append_tokens(branch, fused[:, None], take_tokens(sizes, order[:, k:]).sum(1, keepdim=True))
+
+# %% ../../nbs/techniques/30_evit.ipynb #30a00002
+def rate_at(progress:float, # of the training, 0…1
+            keep_rate:float, # at the end
+            warmup:tuple|None) -> float:
+    "The keep rate: 1, then down a cosine (the authors' code)."
+    if warmup is None: return keep_rate
+    start, end = warmup
+    t = min(1., max(0., (progress - start)/(end - start)))
+    return keep_rate + (1 - keep_rate)*(1 + math.cos(math.pi*t))/2

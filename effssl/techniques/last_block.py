@@ -8,15 +8,13 @@ __all__ = ['LastBlock']
 # %% ../../nbs/techniques/32_last_block.ipynb #a8cbd765
 from contextlib import contextmanager
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from ..lockstep import Technique, steps
-from ..tokens import keep_tokens, positions
+from ..tokens import keep_tokens, positions, queries_of_first
 
 # %% ../../nbs/techniques/32_last_block.ipynb #c7385130
 class LastBlock(Technique):
     "The last ViT block for class and register tokens alone, behind other techniques; exact for class-token losses."
+    attends = True
     def setup(self, framework):
         pool = getattr(framework.encoder, 'global_pool', None)
         if pool != 'token':
@@ -32,27 +30,9 @@ class LastBlock(Technique):
         if not self.here(step):
             yield
             return
-        attn, prefix = step.module, branch.encoder.num_prefix_tokens
-        attn.forward = lambda x, attn_mask=None: first_queries(attn, x, prefix, attn_mask)
-        try: yield
-        finally: del attn.forward
+        with queries_of_first(step.module, branch.encoder.num_prefix_tokens): yield
     def between(self, step, walk):
         if not self.here(step): return
         for b in walk.branches:
             b.key_mask = None
             keep_tokens(b, positions(b)[:, :0])
-
-# %% ../../nbs/techniques/32_last_block.ipynb #32a00002
-def first_queries(attn, x:Tensor, # (B,N,D)
-                  n:int, attn_mask=None) -> Tensor: # (B,N,D)
-    "timm's attention for the first n tokens as queries; 0 for the others."
-    w, bias = attn.qkv.weight, attn.qkv.bias
-    d = attn.num_heads*attn.head_dim
-    def heads(t): return t.unflatten(2, (-1, attn.head_dim)).transpose(1, 2)
-    q = F.linear(x[:, :n], w[:d], None if bias is None else bias[:d])
-    k, v = F.linear(x, w[d:], None if bias is None else bias[d:]).chunk(2, -1)
-    q, k = attn.q_norm(heads(q)), attn.k_norm(heads(k))
-    drop = attn.attn_drop.p if attn.training else 0.
-    out = F.scaled_dot_product_attention(q, k, heads(v), attn_mask, drop)
-    out = attn.proj_drop(attn.proj(attn.norm(out.transpose(1, 2).flatten(2))))
-    return F.pad(out, (0, 0, 0, x.shape[1] - n))

@@ -136,12 +136,14 @@ def protect(attention:Tensor, # (B,m) that the target's tokens receive
     "Attention, highest for the partners of hidden patches that stay, so that they stay too."
     return attention.scatter_add(1, partner, 2.*safe)
 
-def check_whole(framework):
-    "Raise ValueError where the encoder drops patches, as the target does not."
+def check_whole(framework, who:str): # name of the technique
+    "Raise ValueError where the encoder, or another technique, drops patches of online views that a target keeps."
+    if framework.momentum is None: return
+    lonely = f'the target drops no patches, so that {who} finds no pairs of views of one size: leave it out'
     dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
-    if dropped and framework.momentum is not None:
-        raise ValueError(f'patch_drop_rate {dropped}: the target drops no patches, so that SimPrune finds no pairs '
-                         'of views of one size: leave it out')
+    if dropped: raise ValueError(f'patch_drop_rate {dropped}: {lonely}')
+    for t in framework.techniques:
+        if t.one_sided: raise ValueError(f'{type(t).__name__}: {lonely}')
 
 # %% ../../nbs/techniques/21_simprune.ipynb #79f3d6bb
 class SimPrune(Technique):
@@ -157,7 +159,7 @@ class SimPrune(Technique):
         if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
     def setup(self, framework):
         self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
-        check_whole(framework)
+        check_whole(framework, type(self).__name__)
     def between(self, step, walk):
         if not self.here(step): return
         for o, twin, targets in pairings(walk):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..lockstep import Branch, Technique
+from ..objectives import full_precision
 from ..tokens import check_rate, keep_count, merge_tokens, patch_tokens, prune_after
 
 # %% ../../nbs/techniques/31_tome.ipynb #568aea59
@@ -18,15 +19,23 @@ class ToMe(Technique):
     "ToMe (Bolya et al. 2023): merge the tokens of a view that are most similar."
     even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
-                 blocks=(4, 7, 10)): # numbers from 1
+                 blocks=(4, 7, 10), # numbers from 1
+                 proportional:bool|None=None): # attention counts a token once for each of its patches; None: not
         super().__init__()
+        self.proportional = bool(proportional)
         self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
         if keep_rate < .5:
             raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
+    @classmethod
+    def spelled_out(cls, args):
+        "Off is as if left out."
+        return args | {'proportional': args.get('proportional') or None}
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'ToMe')
     def between(self, step, walk):
         if not self.here(step): return
-        for b in walk.branches: merge_similar(b, self.keep_rate)
+        for b in walk.branches:
+            merge_similar(b, self.keep_rate)
+            if self.proportional: b.proportional = True
 
 # %% ../../nbs/techniques/31_tome.ipynb #8456e793
 def merge_similar(branch:Branch, keep_rate:float):
@@ -42,7 +51,7 @@ def pair_up(keys:Tensor, # (B,heads,n,d)
            ) -> tuple[Tensor, Tensor, Tensor]: # `stay` (B,n-r), `gone` and `into` (B,r) of `merge_tokens`
     "The r most similar pairs of a token of A and one of B, by the cosine of their keys averaged over heads."
     k = F.normalize(keys.float().mean(1), dim=-1)
-    best, partner = (k[:, 1::2] @ k[:, ::2].transpose(1, 2)).max(-1)
+    with full_precision(k): best, partner = (k[:, 1::2] @ k[:, ::2].transpose(1, 2)).max(-1)
     order = best.argsort(dim=1, descending=True, stable=True)
     source, single = order[:, :r], order[:, r:].sort(1).values  # of A
     b = torch.arange(0, k.shape[1], 2, device=k.device).expand(len(k), -1)
