@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PHOTOS', 'SIZES', 'send', 'Images', 'select', 'take', 'without_labels', 'photo', 'datasets', 'data_home', 'look',
-           'load', 'stored_size']
+           'load', 'listing', 'stored_size']
 
 # %% ../nbs/00_data.ipynb #1b616eac
-import copy, io, logging, os, posixpath, struct, zipfile, zlib
+import copy, hashlib, io, json, logging, os, posixpath, struct, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRAN
 
 def unreadable(name:str, e:Exception) -> ValueError:
     "The error that names a file."
-    why = 'it is no image, or empty' if isinstance(e, UnidentifiedImageError) else e
+    why = 'it is no image that Pillow reads, or empty' if isinstance(e, UnidentifiedImageError) else e
     return ValueError(f'cannot read image {name}: {why}. Mend or remove it.')
 
 def orientation(img:Image.Image) -> int:
@@ -110,11 +110,12 @@ def orientation(img:Image.Image) -> int:
     except UNREADABLE: return 1
 
 def eight_bits(img:Image.Image) -> Image.Image: # mode I;16, I or F
-    "Grey of 16 or 32 bits as 8 bits: scaled by what such an image can hold, never clipped."
+    "Grey of 16 or 32 bits as 8 bits: by the least of 8, 10, 12, 14 or 16 bits that holds it, never clipped."
     x = np.asarray(img).astype(np.float32)
     real = np.isfinite(x)
     low, high = (float(f(x[real])) for f in (np.min, np.max)) if real.any() else (0., 1.)
-    holds = (65535,) if img.mode[:4] == 'I;16' else (255, 65535) if img.mode == 'I' else (1, 255, 65535)
+    bits = 255, 1023, 4095, 16383, 65535  # a microscope's 12 bits lie in files of 16
+    holds = (1, *bits) if img.mode == 'F' else bits
     full = next((f for f in holds if 0 <= low and high <= f), None)
     if full: low, high = 0, full  # else from the darkest to the brightest pixel
     x = (np.where(real, x, low) - low)*(255/max(high - low, 1e-30))
@@ -273,7 +274,7 @@ class Tree:
             files = ((Path(p).relative_to(self.root).as_posix(), why) for p, why in below(self.root))
         elif zipfile.is_zipfile(self.root): files = zipped([n.replace('\\', '/') for n in self.open().namelist()])
         else: raise ValueError(f'{str(root)!r} is neither a folder nor a zip: unpack it, and give the folder')
-        self.names, self.left_out = [], {}
+        self.names, self.left_out = [], {}  # what is used; why not -> names
         for n, why in sorted(files):
             kind = os.path.splitext(n)[1].lower()
             if not why and kind not in SUFFIXES: why = f'no image of a kind that is read here ({kind or "no suffix"})'
@@ -289,6 +290,11 @@ class Tree:
         if self.root.is_dir(): return (self.root/name).read_bytes()
         try: return self.open().read(name)
         except KeyError: return self.open().read(name.replace('/', '\\'))  # as some of Windows' programs write it
+    def sizes(self) -> dict[str, int]:
+        "Bytes of each image file."
+        if self.root.is_dir(): return {n: (self.root/n).stat().st_size for n in self.names}
+        found = {i.filename.replace('\\', '/'): i.file_size for i in self.open().infolist()}
+        return {n: found[n] for n in self.names}
     def image(self, name:str) -> Image.Image:
         "One image, opened and not yet decoded."
         return Image.open(self.root/name if self.root.is_dir() else io.BytesIO(self.read(name)))
@@ -412,11 +418,13 @@ def arrange(tree:Tree, name:str) -> Found:
     heap = tuple(folders.get('pretrain', ()))
     pretrain = {n: '' for n in tree.names if heap and n.startswith(heap)}
     used = {*train, *test, *pretrain}
-    rest = {n: '' for n in tree.names if n not in used}
+    tests = [classes_below(tree, f) for f in folders.get('test', ())]
+    rest = {n: next((t[n] for t in tests if n in t), '') for n in tree.names if n not in used}
     if rest: tree.left_out['in no class folder, or beside the splits'] = [*rest]
     classes = sorted({c for c in train.values() if c})
     parts = dict(train=train or pretrain, test=test, pretrain=pretrain if train else {}, rest=rest)
-    splits = {s: partial(from_tree, tree, p, classes if s in ('train', 'test') else []) for s, p in parts.items() if p}
+    named = dict(train=classes, test=classes, pretrain=[], rest=classes + sorted({*rest.values()} - {*classes, ''}))
+    splits = {s: partial(from_tree, tree, p, named[s]) for s, p in parts.items() if p}
     aside = bool(test) and 'test' not in folders
     lines = [f'{name}: {len(pretrain or train):,} images to train on',
              f'{len(train):,} of {len(classes)} classes ({", ".join(classes[:5])}{", …" if len(classes) > 5 else ""})'
@@ -504,6 +512,12 @@ def load(name:str, # as of `look`
     if split not in ('pretrain', 'train', 'test'): raise unknown('split', split, ['pretrain', 'train', 'test'])
     return look(name).load(split, size or SIZES.get(name, 256), n, seed, skip_bad)
 
+# %% ../nbs/00_data.ipynb #00ab0001
+def listing(name:str) -> str|None: # as of `look`
+    "8 hex digits for the names and sizes of a data set's image files; None where it is none of files."
+    here = locate(name)
+    return here and hashlib.sha256(json.dumps(sorted(Tree(here).sizes().items())).encode()).hexdigest()[:8]
+
 # %% ../nbs/00_data.ipynb #228f65cb
 def from_torchvision(name:str, split:str, size:int) -> Images:
     "A data set that torchvision downloads, as `Images` that are not yet decoded. Raises FileNotFoundError."
@@ -526,7 +540,7 @@ def image_and_label(ds) -> tuple: # names of the columns of a Hugging Face data 
     kinds = {name: type(kind).__name__ for name, kind in ds.features.items()}
     image = next((n for n, kind in kinds.items() if kind == 'Image'), None)
     if image is None: raise ValueError(f'the data set has no column of images, only {", ".join(kinds)}: cast one')
-    named = [n for n, kind in kinds.items() if kind == 'ClassLabel'] + [n for n in ('label', 'labels') if n in kinds]
+    named = [n for n in ('label', 'labels') if n in kinds] + [n for n, kind in kinds.items() if kind == 'ClassLabel']
     return image, next(iter(named), None)
 
 def labels_of(ds, image, label) -> list:
@@ -571,7 +585,8 @@ def from_python(ds) -> Images|None: # `Images`, a torch `Dataset` or a Hugging F
     texts = [*map(text, said)]
     classes = names or sorted({*texts} - {''}, key=lambda t: (len(t), t) if t.isdigit() else (0, t))
     at = {c: i for i, c in enumerate(classes)}
-    return Images(ItemAt(ds, image), [at.get(t, -1) for t in texts], classes, 0)
+    names = [*map(str, range(len(ds)))]  # so that an image is found again, also when some are put aside
+    return Images(ItemAt(ds, image), [at.get(t, -1) for t in texts], classes, 0, names)
 
 # %% ../nbs/00_data.ipynb #0a1d0013
 def sized(data:Images, size:int) -> Images:
@@ -603,9 +618,16 @@ def sort_images(train:Images, test:Images|None) -> tuple[Images, Images|None, st
 # %% ../nbs/00_data.ipynb #0a1d0014
 def python_set(name:str) -> Found: # package.module.function
     "What a function returns: (train, test), a dictionary of both, or train alone. Raises ValueError."
-    given = imported('data set', name, 'function')()
+    made = imported('data set', name, 'function')
+    try: given = made()
+    except TypeError as e:
+        if callable(made) and 'argument' not in str(e): raise  # an error of the user's own, shown as it is
+        raise ValueError(f'data set {name!r} must be a function without arguments: {e}') from e
     if isinstance(given, dict):
         given = given.get('train'), next((given[s] for s in SPLITS['test'] if s in given), None)
+    if isinstance(given, list) and given and all(isinstance(g, Dataset) for g in given): given = tuple(given)
+    if isinstance(given, tuple) and len(given) != 2:
+        raise ValueError(f'data set {name!r} returns {len(given)} things: return train, test')
     train, test = given if isinstance(given, tuple) else (given, None)
     if train is None: raise ValueError(f'data set {name!r} returns nothing to train on: return train, test')
     try:

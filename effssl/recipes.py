@@ -87,7 +87,7 @@ class Recipe:
     precision: str = '32' # or bf16, fp16 (on a GPU)
     channels_last: bool = False # memory format; faster convolutions
     subset: int|None = None # use this many images for training (and as many for the probe)
-    skip_bad: bool|None = None # leave out files that cannot be read; None: they stop the run
+    skip_bad: bool|None = None # leave out files that cannot be read; else they stop the run
     stored_size: int|None = None # px, side at which images are kept; None: image_size, 256/224 of it from 96 px on
     test_subset: int|None = None # test on this many images
     evaluate_every: int|None = None # epochs between kNN scores; None: ten in a training, 0: at the end only

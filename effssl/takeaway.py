@@ -18,7 +18,7 @@ from .records import finished, write_json
 from .runs import trained_encoder
 from .slim import export
 from .train import pick_device
-from .weights import card, plain_encoder, transform_of, write_encoder
+from .weights import card, card_of, plain_encoder, transform_of, write_encoder
 
 # %% ../nbs/89_takeaway.ipynb #89aa0006
 def embed_set(folder, # of a finished run
@@ -32,7 +32,7 @@ def embed_set(folder, # of a finished run
     for split in found.splits:
         images = found.load(split, size, skip_bad=skip_bad)
         x, labels = features(encoder, images, r.image_size)
-        names = images.names or [f'{split}/{i}' for i in range(len(images))]
+        names = images.names or [str(i) for i in range(len(images))]
         of = [images.classes[i] if 0 <= i < len(images.classes) else '' for i in labels.tolist()]
         parts.append(dict(features=x.numpy(), name=np.array(names), split=np.array([split]*len(x)),
                           label=labels.numpy(), **{'class': np.array(of)}))
@@ -81,5 +81,5 @@ def export_run(folder, path=None) -> Path: # .safetensors, .onnx or .pt2; None: 
     export(plain, path, r.image_size)
     told = card(plain, r, record, path.name)
     del told['load']  # it is a graph, not weights
-    write_json(path.with_suffix('.json'), told)
+    write_json(card_of(path), told)
     return path

@@ -9,7 +9,7 @@ from effssl.building import complete
 from effssl.data import data_home, load, take
 from effssl.evaluate import evaluate
 from effssl.recipes import recipe, run_id
-from effssl.runs import load_data
+from effssl.runs import load_data, run
 from effssl.sweep import count
 import effssl.data
 from effssl.train import loader
@@ -93,6 +93,34 @@ def digits(): return {'train': load('digits', 'train', 16), 'validation': load('
     monkeypatch.syspath_prepend(tmp_path)
     train, test = (load('ours.digits', s, 32) for s in ('train', 'test'))
     assert (len(train), len(test), test.size, count('ours.digits')) == (1347, 450, 16, 1347)
+
+
+def test_a_run_knows_its_images(tree, tmp_path):
+    "Finished or stopped, it is not given for other images than it was begun with."
+    r = recipe(dataset=str(tree), image_size=16, encoder='timm:resnet10t', epochs=1, batch_size=8, k=3, probe=None,
+               encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32))
+    first = run(r, tmp_path/'runs', progress=None)
+    assert run(r, tmp_path/'runs', progress=None) == first
+    shown = next(p for p in tree.rglob('*') if p.suffix in ('.png', '.jpg'))
+    shown.with_stem('another').write_bytes(shown.read_bytes())
+    with pytest.raises(ValueError, match='image files .* begun with: delete that folder'):
+        run(r, tmp_path/'runs', progress=None)
+
+
+def test_twelve_bits_and_columns(tmp_path):
+    "What a microscope writes into 16 bits is not dark; a column called label is the label; an image keeps its number."
+    grey = np.linspace(0, 4095, 64*64).reshape(64, 64).astype(np.uint16)
+    for c in 'ab':
+        (tmp_path/c).mkdir()
+        Image.fromarray(grey).save(tmp_path/c/'x.png')
+    assert load(str(tmp_path), 'train', 64).images.float().mean() > 100
+    class Columns(list):  # as a data set of Hugging Face
+        features = {'image': type('Image', (), {})(), 'coarse': type('ClassLabel', (), dict(names=['x']))(),
+                    'label': type('ClassLabel', (), dict(names=['a', 'b']))()}
+        def __getitem__(self, i): return super().__getitem__(i) if isinstance(i, int) else [row[i] for row in self]
+    rows = Columns(dict(image=Image.new('RGB', (8, 8)), coarse=0, label=i%2) for i in range(20))
+    found = effssl.data.from_python(rows)
+    assert found.classes == ['a', 'b'] and found.labels.tolist() == [0, 1]*10 and found.names[3] == '3'
 
 
 def test_views_do_not_depend_on_the_loader():
