@@ -46,7 +46,8 @@ def repair(attention:Tensor, # (B,m) that the target's tokens receive
 
 # %% ../../nbs/techniques/21_simprune.ipynb #e0b4e027
 STRATEGIES = {
-    'window': lambda t: t, # slides from the most to the least similar pairs
+    'window': lambda t: t, # slides from the most to the least similar pairs, epoch by epoch
+    'window_by_step': lambda t: t, # the same, step by step
     'most_similar': lambda t: 1., # prunes the most similar pairs, always
     'most_dissimilar': lambda t: 0.,
     'dissimilar_then_similar': lambda t: float(t >= .5), # changes at half time
@@ -54,8 +55,8 @@ STRATEGIES = {
 
 # %% ../../nbs/techniques/21_simprune.ipynb #21a00001
 def window_place(walk:Walk, strategy:str) -> float:
-    "Where the window stands in this epoch, 0…1; both ends are reached."
-    return STRATEGIES[strategy](walk.epoch/max(1, walk.epochs - 1))
+    "Where the window stands in this epoch (or step), 0…1; both ends are reached."
+    return STRATEGIES[strategy](walk.progress if strategy == 'window_by_step' else walk.epoch/max(1, walk.epochs - 1))
 
 def window_start(n, k, place:float):
     "Rank of the first pair that stays, of n pairs of which k stay; numbers or tensors."
@@ -80,17 +81,33 @@ def pairings(walk:Walk): # yields (online branch, its twin or None, all its targ
         if twin: done |= {o, twin}
         yield o, twin, others
 
-def match_union(o:Branch, targets:list[Branch]) -> Tensor: # (B,n)
+def match_union(o:Branch, targets:list[Branch], by:str|None=None) -> Tensor: # (B,n)
     "Similarity of each token of a stack of local views to what is left of its targets in all their views (App. C)."
-    left = torch.cat([x for t in targets for x in patch_tokens(t).chunk(t.parts)], 1)
+    left = torch.cat([x for t in targets for x in matched_by(t, by).chunk(t.parts)], 1)
     real = torch.cat([m for t in targets for m in live_tokens(t).chunk(t.parts)], 1)
     padded = any(t.key_mask is not None for t in targets)
     rows, n = len(left), patch_tokens(o).shape[1]
-    views = patch_tokens(o).unflatten(0, (o.parts, rows)).transpose(0, 1)  # (rows,parts,n,D)
+    views = matched_by(o, by).unflatten(0, (o.parts, rows)).transpose(0, 1)  # (rows,parts,n,D)
     similarity, _ = match_tokens(views.flatten(1, 2), left, ~real[:, None] if padded else None)
     return similarity.unflatten(1, (o.parts, n)).transpose(0, 1).flatten(0, 1)
 
 # %% ../../nbs/techniques/21_simprune.ipynb #21a00005
+def keys_of(branch:Branch) -> Tensor: # (B,n,d)
+    "Keys of the last attention to the patch tokens that it saw, averaged over heads."
+    return branch.qk[1][:, :, branch.encoder.num_prefix_tokens:].mean(1)
+
+def matched_by(branch:Branch, by:str|None) -> Tensor: # (B,n,·)
+    "What the patch tokens that are left are matched by: themselves, or their keys."
+    if by is None: return patch_tokens(branch)
+    qk, keys = branch.facts.get(keys_of, (None, None))
+    return keys if qk is branch.qk else keys_of(branch)
+
+def keep_matched(branch:Branch, index:Tensor, by:str|None): # (B,k)
+    "Keep patch tokens; their keys are remembered until the next attention."
+    if by: branch.facts[keys_of] = branch.qk, take_tokens(matched_by(branch, by), index)
+    keep_tokens(branch, index)
+
+# %% ../../nbs/techniques/21_simprune.ipynb #21a00018
 def same_places(o:Branch, t:Branch) -> tuple[Tensor, Tensor]: # (B,n) bool, (B,n)
     "Which online tokens are hidden patches, and the number of the target's token at each one's place."
     here, there = positions(o), positions(t)
@@ -99,9 +116,10 @@ def same_places(o:Branch, t:Branch) -> tuple[Tensor, Tensor]: # (B,n) bool, (B,n
     return o.meta.mask.gather(1, here) & live_tokens(o), number_at.gather(1, here)
 
 def match_places(o:Branch, t:Branch, # similarity (B,n), partner (B,n), hidden (B,n) or None
-                 apart:bool|None=None): # similarity as `ranked_apart` has it
+                 apart:bool|None=None, # similarity as `ranked_apart` has it
+                 by:str|None=None): # as of `matched_by`
     "Match online and target: hidden patches (`meta.mask`) by place, all others with the most similar of the rest."
-    x, y = patch_tokens(o), patch_tokens(t)
+    x, y = matched_by(o, by), matched_by(t, by)
     padding = None if o.key_mask is None else ~live_tokens(t)[:, None]
     if o.meta.mask is None: return *match_tokens(x, y, padding), None
     hidden, own = same_places(o, t)
@@ -136,6 +154,12 @@ def protect(attention:Tensor, # (B,m) that the target's tokens receive
     "Attention, highest for the partners of hidden patches that stay, so that they stay too."
     return attention.scatter_add(1, partner, 2.*safe)
 
+# %% ../../nbs/techniques/21_simprune.ipynb #21a00017
+def check_names(strategy:str, by:str|None):
+    "Raise ValueError, with the names that there are."
+    if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
+    if by not in (None, 'keys'): raise unknown('way to match', by, ['keys'])
+
 def check_whole(framework, who:str): # name of the technique
     "Raise ValueError where the encoder, or another technique, drops patches of online views that a target keeps."
     if framework.momentum is None: return
@@ -152,11 +176,12 @@ class SimPrune(Technique):
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
                  strategy:str='window', # one of STRATEGIES
-                 apart:bool|None=None): # rank hidden (iBOT) and visible patches among their own kind
+                 apart:bool|None=None, # rank hidden (iBOT) and visible patches among their own kind
+                 by:str|None=None): # 'keys': match tokens by the keys of the attention; None: by themselves
         super().__init__()
         self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
-        self.strategy, self.apart = strategy, apart
-        if strategy not in STRATEGIES: raise unknown('strategy', strategy, STRATEGIES)
+        self.strategy, self.apart, self.by = strategy, apart, by
+        check_names(strategy, by)
     def setup(self, framework):
         self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
         check_whole(framework, type(self).__name__)
@@ -170,7 +195,7 @@ class SimPrune(Technique):
         n = patch_tokens(o).shape[1]
         k = keep_count(n, self.keep_rate)
         if k == n: return
-        similarity, partner, hidden = match_places(o, t, self.apart)
+        similarity, partner, hidden = match_places(o, t, self.apart, self.by)
         stay, go = split_pairs(similarity, k, window_place(walk, self.strategy))
         attention = attention_received(t)
         if hidden is not None:
@@ -178,7 +203,7 @@ class SimPrune(Technique):
             attention = protect(attention, partner, note_hidden(walk, step, o, hidden & stays))
         gone = partner.gather(1, go)
         keep_tokens(o, stay)
-        keep_tokens(t, repair(attention, gone, k))
+        keep_matched(t, repair(attention, gone, k), self.by)
         found = torch.zeros_like(similarity).scatter(1, gone, 1.).sum(1)
         walk.notes[f'repaired.{step.stage}'] = 1 - (found/(n - k)).mean()
     def prune_local(self, o:Branch, targets:list[Branch], step, walk):
@@ -186,7 +211,7 @@ class SimPrune(Technique):
         n = patch_tokens(o).shape[1]
         k = keep_count(n, self.keep_rate)
         if k == n: return
-        stay, _ = split_pairs(match_union(o, targets), k, window_place(walk, self.strategy))
+        stay, _ = split_pairs(match_union(o, targets, self.by), k, window_place(walk, self.strategy))
         keep_tokens(o, stay)
 
 # %% ../../nbs/techniques/21_simprune.ipynb #6a68970d
