@@ -109,6 +109,7 @@ def orientation(img:Image.Image) -> int:
     try: return img.getexif().get(0x0112, 1)
     except UNREADABLE: return 1
 
+# %% ../nbs/00_data.ipynb #00ab0002
 def eight_bits(img:Image.Image) -> Image.Image: # mode I;16, I or F
     "Grey of 16 or 32 bits as 8 bits: by the least of 8, 10, 12, 14 or 16 bits that holds it, never clipped."
     x = np.asarray(img).astype(np.float32)

@@ -145,6 +145,7 @@ def begun(folder:Path, code:dict) -> dict|None: # module -> hash, of this proces
     before = read_json(folder/'run.json').get('code')
     return before and code | before
 
+# %% ../nbs/08_runs.ipynb #18d00013
 def check_images(r:Recipe, folder:Path):
     "Raise ValueError where a run was begun with other image files than are there now."
     before = read_json(folder/'run.json').get('listing') if (folder/'run.json').exists() else None
@@ -164,6 +165,7 @@ def goes_on(folder:Path, r:Recipe) -> str:
     if done := epochs_done(folder): return f'interrupted: the same recipe resumes after epoch {done} of {r.epochs}'
     return 'interrupted before an epoch was finished: the same recipe begins anew'
 
+# %% ../nbs/08_runs.ipynb #18d00014
 @contextmanager
 def under_way(folder:Path, r:Recipe, device):
     "A run's record, on disk from the start: 'running', then 'complete', 'failed' or 'interrupted' with the error."
@@ -332,8 +334,7 @@ def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
 # %% ../nbs/08_runs.ipynb #7a2613cb
 def reevaluate(folder, # of a finished run
                dataset:str|None=None, # None: the run's own
-               ks:list|None=None, # of kNN; None: 1, 20 and 200, as far as there are so many images
-               temperature:float=.07, # of kNN
+               ks:list|None=None, temperature:float=.07, # of kNN; None: 1, 20, 200, as far as there are so many images
                probe:str|None='logistic', # protocol of the linear probe; None: no linear probe
                probe_crops:int=0, # sets of random crops for the linear probe
                subset:int|None=None, # images to train the probes on; None: all
