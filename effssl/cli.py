@@ -40,8 +40,9 @@ GROUPS = {'data': ('dataset', 'image_size', 'subset', 'skip_bad', 'stored_size')
 def named_in_help(field:str) -> str:
     "The names that a field may have, for help."
     from effssl.data import datasets
-    known = dict(framework=names('framework'), technique=names('technique'), encoder=encoders(), dataset=datasets())
-    return f"; known: {', '.join(sorted(known[field]))}" if field in known else ''
+    known = dict(framework=lambda: names('framework'), technique=lambda: names('technique'), encoder=encoders,
+                 dataset=datasets)
+    return f"; known: {', '.join(sorted(known[field]()))}" if field in known else ''
 
 def recipe_options(verb:argparse.ArgumentParser, full:bool=False): # with all names, for which PyTorch starts
     "An option for every field of a recipe, its comment as help."

@@ -375,7 +375,6 @@ class Found:
     counts:dict[str, int] = field(default_factory=dict) # images of a split, where that is known before it is read
     no_scores:str = '' # why not
     told:str = '' # lines: what was found, what was left out
-    notable:bool = False # more than can be expected
     def load(self, split:str, size:int, n:int|None=None, seed:int=0, # n drawn, as `take` draws; only they are decoded
              skip_bad:bool=False) -> Images:
         "A split as `Images`. Raises ValueError where there is nothing to test on, or for files that cannot be read."
@@ -436,8 +435,7 @@ def arrange(tree:Tree, name:str) -> Found:
     told += told_left_out(tree.left_out)
     if why: told += f'\n  {no_scores_of(why)}'
     counts = {s: len(p) for s, p in parts.items() if p and s != 'rest'}
-    return Found(name, splits, counts | dict(pretrain=len(pretrain or train)), why, told,
-                 bool(why or aside or tree.left_out))
+    return Found(name, splits, counts | dict(pretrain=len(pretrain or train)), why, told)
 
 # %% ../nbs/00_data.ipynb #58164fe2
 TORCHVISION = {
@@ -644,7 +642,7 @@ def python_set(name:str) -> Found: # package.module.function
     if aside: told += ', every fifth of a class, put aside'
     if why: told += f'\n  {no_scores_of(why)}'
     counts = {s: len(part) for s, part in parts.items() if s != 'rest'} | dict(pretrain=len(train))
-    return Found(name, {s: partial(sized, part) for s, part in parts.items()}, counts, why, told, bool(why or aside))
+    return Found(name, {s: partial(sized, part) for s, part in parts.items()}, counts, why, told)
 
 # %% ../nbs/00_data.ipynb #00aa0002
 def stored_size(dataset:str, image_size:int) -> int:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HARDLY', 'write_json', 'environment', 'read_json', 'value_of', 'curve_scores', 'finished', 'read_records', 'load',
-           'least_moved', 'summary', 'above', 'doubts']
+           'listed', 'least_moved', 'summary', 'above', 'doubts']
 
 # %% ../nbs/84_records.ipynb #25aa0003
 import glob, importlib.metadata, json, platform, subprocess, warnings
@@ -87,7 +87,7 @@ def found_score(record:dict) -> str:
     if name is None: return record.get('no_scores', '')
     return f"{name} {value_of(scores[name]):.1f}{' %' if scores[name].get('unit', '%') == '%' else ''}"
 
-#| export
+# %% ../nbs/84_records.ipynb #88bb0002
 def listed(out='runs') -> pd.DataFrame:
     """The runs in a folder, newest last: id, state, when it was started, epochs, score, the error or what was said.
     A run that neither ended nor has a process is 'stopped'. Raises FileNotFoundError."""

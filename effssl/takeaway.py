@@ -7,28 +7,28 @@ __all__ = ['embed_set', 'check_path', 'write_features', 'embed', 'export_run']
 
 # %% ../nbs/89_takeaway.ipynb #89aa0003
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from .data import look, stored_size
+from .data import look
 from .evaluate import features
 from .lookup import need, write_atomic
+from .recipes import Recipe
 from .records import finished, write_json
-from .runs import trained_encoder
+from .runs import kept_side, trained_encoder
 from .slim import export
 from .train import pick_device
 from .weights import card, card_of, plain_encoder, transform_of, write_encoder
 
 # %% ../nbs/89_takeaway.ipynb #89aa0006
-def embed_set(folder, # of a finished run
+def embed_set(r:Recipe, encoder, # as from `trained_encoder`
               dataset:str, # as of a recipe
-              device:str='auto', skip_bad:bool=False) -> dict[str, np.ndarray]:
-    """features (N,D) float32, by the run's encoder in evaluation mode of plain views; name, split, class (N,) text;
-    label (N,) int64, −1 unknown. Raises ValueError or FileNotFoundError as `trained_encoder` and `look` do."""
-    r, encoder = trained_encoder(folder)
-    encoder.to(pick_device(device))
-    found, size, parts = look(dataset), r.stored_size or stored_size(dataset, r.image_size), []
+              skip_bad:bool=False) -> dict[str, np.ndarray]:
+    """features (N,D) float32, by an encoder in evaluation mode of plain views; name, split, class (N,) text;
+    label (N,) int64, −1 unknown. Raises ValueError or FileNotFoundError as `look` does."""
+    found, size, parts = look(dataset), kept_side(replace(r, dataset=dataset)), []
     for split in found.splits:
         images = found.load(split, size, skip_bad=skip_bad)
         x, labels = features(encoder, images, r.image_size)
@@ -63,8 +63,8 @@ def write_features(found:dict, about:dict, path) -> Path: # as of `embed_set`; w
 def embed(folder, dataset:str, path, device:str='auto', skip_bad:bool=False) -> dict[str, np.ndarray]:
     "`embed_set`, written to a file (.npz or .parquet), whose name is looked at before any work."
     check_path(path, ('.npz', '.parquet'))
-    found = embed_set(folder, dataset, device, skip_bad)
     r, encoder = trained_encoder(folder)
+    found = embed_set(r, encoder.to(pick_device(device)), dataset, skip_bad)
     about = dict(run=Path(folder).resolve().name, dataset=dataset, encoder=r.encoder,
                  how='plain views, encoder in evaluation mode', transform=transform_of(encoder, r.image_size))
     write_features(found, about, path)

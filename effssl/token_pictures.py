@@ -76,10 +76,9 @@ def show_methods(framework, # without a target
     for ax in axs.flat: ax.axis('off')
     show_image(axs.flat[0], views[0].x[i], 'one view')
     for ax, (name, technique) in zip(axs.flat[1:], methods.items()):
-        fw, trace = copy.deepcopy(framework), Trace()
-        fw.techniques = nn.ModuleList([technique])
-        technique.setup(fw)
-        with torch.no_grad(): walk = lockstep(fw.walk(views, **clock), [technique, trace])
+        fw, trace = copy.deepcopy(framework), Trace()  # a copy, since a technique may put modules into the encoder
+        with with_technique(fw, technique), torch.no_grad():
+            walk = lockstep(fw.walk(views, **clock), [technique, trace])
         left = walk.branches[0].tokens.shape[1]
         show_image(ax, grouped(views[0].x[i], trace.groups[0][i], patch), f'{name}, {left}')
     return fig

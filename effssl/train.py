@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'LOGGERS', 'EVERY', 'PRECISIONS', 'param_groups', 'cosine_factor', 'OnlineProbe', 'learn_online',
-           'Pretrain', 'NonFiniteLoss', 'Steps', 'watch', 'check_finite', 'check_logger', 'logger_of', 'loader',
-           'pick_device', 'fit']
+           'Pretrain', 'NonFiniteLoss', 'Steps', 'check_logger', 'logger_of', 'loader', 'pick_device', 'fit']
 
 # %% ../nbs/06_train.ipynb #2c76685f
 import json, logging, math, os, pickle, signal, time, warnings
@@ -191,7 +190,7 @@ class Steps:
     ends: list = field(default_factory=list)
     hits: list = field(default_factory=list)
 
-#| exporti
+# %% ../nbs/06_train.ipynb #82141492
 def watch(module:Pretrain, loss:Tensor, walk:Walk):
     "Keep loss, notes, spread of the embedding; look at the loss, at once on a CPU, every 50 steps on a GPU."
     first = walk.branches[0]

@@ -17,7 +17,7 @@ from .encoders import encoder as new_encoder, is_dotted
 from .lookup import RESNETS, write_atomic
 from .recipes import Recipe
 from .records import write_json
-from .views import MEAN, STD
+from .views import plain_share, preprocess
 
 # %% ../nbs/88_weights.ipynb #88aa0006
 def plain_encoder(encoder:nn.Module, # of a run
@@ -64,8 +64,8 @@ def made_by_lines(net:nn.Module, r:Recipe) -> list[str]:
 # %% ../nbs/88_weights.ipynb #88aa0009
 def transform_of(encoder, size:int) -> dict: # px
     "What an encoder wants: resize and crop in px, mean and standard deviation of the pixels. As `plain_view` does it."
-    mean, std = getattr(encoder, 'mean_std', (MEAN, STD))
-    return dict(resize=size if size <= 96 else round(size*256/224), crop=size, mean=list(mean), std=list(std))
+    mean, std = map(list, preprocess(encoder, size).mean_std)
+    return dict(resize=round(size/plain_share(size)), crop=size, mean=mean, std=std)
 
 def loading(encoder:nn.Module, r:Recipe, file:str='encoder.safetensors') -> str:
     "Python that loads a recipe's encoder and makes its transform, without effssl where the encoder is not its own."

@@ -181,6 +181,13 @@ def test_cells_are_short(name):
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
+def test_a_cell_is_exported_in_one_way(name):
+    "nbdev takes a cell's first word on it: what a second one says would be public, or hidden, by accident."
+    words = {c['id']: re.findall(r'^#\| (export\w*)', ''.join(c['source']), re.M) for c in cells(name)}
+    assert not [i for i, found in words.items() if len(found) > 1]
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
 def test_notebook_style(name):
     for c in cells(name):
         text = ''.join(c['source'])

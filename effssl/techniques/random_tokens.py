@@ -6,12 +6,9 @@
 __all__ = ['DRAWS', 'drop_after', 'RandomTokens']
 
 # %% ../../nbs/techniques/35_random_tokens.ipynb #35a00003
-import torch
-
-from ..data import send
 from ..lockstep import Technique
 from ..lookup import unknown
-from ..tokens import check_rate, keep_count, keep_tokens, patch_tokens, prune_after
+from ..tokens import check_rate, keep_random, patch_tokens, prune_after
 
 # %% ../../nbs/techniques/35_random_tokens.ipynb #35a00104
 DRAWS = {
@@ -39,9 +36,6 @@ class RandomTokens(Technique):
         if not self.here(step): return
         for n, b in enumerate(walk.branches):
             if self.draw == 'online' and b.role == 'target': continue
-            left = patch_tokens(b).shape[1]
-            g = walk.generator('random tokens', walk.rank, step.name, left if self.draw == 'same' else n)
-            parts = b.parts if self.draw == 'same' else 1
-            lots = torch.rand(len(b.x)//parts, left, generator=g).repeat(parts, 1)
-            stay = lots.argsort(1)[:, :keep_count(left, self.keep_rate)].sort(1).values
-            keep_tokens(b, send(stay, b.x.device))
+            same = self.draw == 'same'
+            g = walk.generator('random tokens', walk.rank, step.name, patch_tokens(b).shape[1] if same else n)
+            keep_random(b, self.keep_rate, g, b.parts if same else 1)

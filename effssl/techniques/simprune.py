@@ -14,7 +14,7 @@ from ..lockstep import Branch, Technique, Walk
 from ..lookup import unknown
 from ..objectives import full_precision
 from ..tokens import (attention_received, check_rate, keep_count, keep_tokens, keep_where, live_tokens,
-                           patch_tokens, positions, prune_after, take_tokens)
+                           patch_drop_rate, patch_tokens, positions, prune_after, take_tokens)
 
 # %% ../../nbs/techniques/21_simprune.ipynb #13ddd6bf
 @torch.no_grad()
@@ -164,8 +164,7 @@ def check_whole(framework, who:str): # name of the technique
     "Raise ValueError where the encoder, or another technique, drops patches of online views that a target keeps."
     if framework.momentum is None: return
     lonely = f'the target drops no patches, so that {who} finds no pairs of views of one size: leave it out'
-    dropped = getattr(getattr(framework.encoder, 'patch_drop', None), 'prob', 0)
-    if dropped: raise ValueError(f'patch_drop_rate {dropped}: {lonely}')
+    if dropped := patch_drop_rate(framework.encoder): raise ValueError(f'patch_drop_rate {dropped}: {lonely}')
     for t in framework.techniques:
         if t.one_sided: raise ValueError(f'{type(t).__name__}: {lonely}')
 
