@@ -21,10 +21,10 @@ from .tokens import Trace
 @contextmanager
 def with_technique(framework, technique):
     "The framework with one technique in the place of its own, until the end of the block."
-    own = framework.techniques
-    technique.setup(framework)
-    framework.techniques = nn.ModuleList([technique])
-    try: yield
+    own, framework.techniques = framework.techniques, nn.ModuleList([technique])
+    try:
+        technique.setup(framework)
+        yield
     finally: framework.techniques = own
 
 # %% ../nbs/82_token_pictures.ipynb #22a00007
