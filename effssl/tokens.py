@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['prune_after', 'thirds', 'keep_count', 'check_rate', 'patch_drop_rate', 'check_alone', 'patch_tokens', 'positions',
            'sizes_of', 'live_tokens', 'take_tokens', 'regroup', 'numbered', 'keep_tokens', 'keep_random', 'keep_where',
-           'merge_tokens', 'append_tokens', 'attention_received', 'queries_of_first', 'Trace']
+           'merge_tokens', 'append_tokens', 'attention_received', 'queries_of_first', 'Prunes', 'Pruned',
+           'pruned_steps', 'Trace']
 
 # %% ../nbs/72_tokens.ipynb #03227225
-import math
+import copy, math
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Callable
 
 import torch
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import send
-from .lockstep import Branch, Technique, steps
+from .lockstep import Branch, Step, Technique, Walk, advance, embed, steps
 
 # %% ../nbs/72_tokens.ipynb #d5e1664e
 def prune_after(encoder:nn.Module, blocks, # numbers from 1
@@ -199,6 +201,38 @@ def queries_of_first(attn:nn.Module, # attention of a timm ViT
     finally:
         del attn.forward
         if before: attn.forward = before
+
+# %% ../nbs/72_tokens.ipynb #72e00021
+class Prunes(Technique):
+    "Base of what drops or merges the tokens of each view by itself. A subclass sets `pruned`."
+    even = True
+    pruned: bool|None = None # whether the encoder is evaluated as it prunes, too; None: not
+    @classmethod
+    def spelled_out(cls, args):
+        "Off is as if left out."
+        return args | {'pruned': args.get('pruned') or None}
+    def networks(self, framework, images, image_size):
+        return {'pruned': Pruned(copy.deepcopy(framework.encoder).eval(), self)} if self.pruned else {}
+
+class Pruned(nn.Module):
+    "An encoder that drops or merges tokens as a technique does at the end of a training, as a network of its own."
+    def __init__(self, encoder:nn.Module, technique:Technique):
+        super().__init__()
+        self.encoder, self.technique = encoder, technique
+    def __getattr__(self, name):
+        try: return super().__getattr__(name)
+        except AttributeError: return getattr(super().__getattr__('encoder'), name)
+    def forward(self, x:Tensor) -> Tensor: return embed(self, x)
+
+@steps.register
+def pruned_steps(net:Pruned) -> list[Step]:
+    "The encoder's steps with the technique around and behind them."
+    def pruned(step):
+        def run(b):
+            advance(step, b, [net.technique])
+            net.technique.between(step, Walk([b], [], progress=1.))
+        return replace(step, run=run)
+    return [pruned(s) for s in steps(net.encoder)]
 
 # %% ../nbs/72_tokens.ipynb #c3462a14
 class Trace(Technique):

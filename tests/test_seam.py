@@ -5,9 +5,12 @@ from effssl.building import complete, cost
 from effssl.cost import training_cost
 from effssl.data import load, take
 from effssl.encoders import encoder
+from effssl.evaluate import mean_macs
+from effssl.lockstep import embed
 from effssl.recipes import find, names, recipe
 from effssl.runs import reevaluate, run
 from effssl.techniques.accel import Accel
+from effssl.tokens import Prunes
 from effssl.train import Pretrain, fit
 from effssl.views import random_views, augmentations
 from toys import RandomDepth, RandomTokens
@@ -93,6 +96,19 @@ def test_networks_of_a_technique_are_evaluated_beside_the_encoder(tmp_path):
         assert again['networks'][name]['macs'] == record['networks'][name]['macs']
     elsewhere = reevaluate(record['folder'], 'photos', ks=(1,), subset=100, test_subset=50, probe=None, device='cpu')
     assert 'gated' in elsewhere['networks']
+
+
+@pytest.mark.parametrize('name', [t for t in names('technique') if issubclass(find('technique', t), Prunes)])
+def test_evaluated_as_it_prunes(name):
+    "The encoder that takes its technique along gives what the walk with it gives, for fewer MACs; only if asked for."
+    torch.manual_seed(0)
+    fw = find('framework', 'simclr')(encoder('vit_tiny_patch16_224', 32, **VIT),
+                                     [t := find('technique', name)(.7, (1,), pruned=True)])
+    light, data = t.networks(fw, None, 32)['pruned'], take(load('digits', 'test', 32), 16, 0)
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad(): assert torch.equal(light(x), embed(fw.eval().encoder, x, [t]))
+    assert mean_macs(light, data, 32) < .9*mean_macs(fw.encoder, data, 32)
+    assert not find('technique', name)(.7, (1,)).networks(fw, None, 32)
 
 
 @pytest.mark.parametrize('weights, seen', [

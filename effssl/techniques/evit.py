@@ -10,23 +10,23 @@ import math
 
 import torch
 
-from ..lockstep import Branch, Technique
-from ..tokens import (append_tokens, attention_received, check_rate, keep_count, keep_tokens, patch_tokens,
+from ..lockstep import Branch
+from ..tokens import (Prunes, append_tokens, attention_received, check_rate, keep_count, keep_tokens, patch_tokens,
                            prune_after, sizes_of, take_tokens)
 
 # %% ../../nbs/techniques/30_evit.ipynb #6f66f640
-class EViT(Technique):
+class EViT(Prunes):
     "EViT (Liang et al. 2022): keep the tokens that the class token attends to most."
-    even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
                  fuse:bool=False, # append the attention-weighted sum of the dropped tokens
-                 warmup:tuple|None=None): # shares of the training: all stay until one, the rate is reached at the other
+                 warmup:tuple|None=None, # shares of the training: all stay until one, the rate is reached at the other
+                 pruned:bool|None=None): # whether the encoder is evaluated as it prunes, too; None: not
         super().__init__()
         if warmup and not (len(warmup) == 2 and 0 <= warmup[0] < warmup[1] <= 1):
             raise ValueError(f'warmup {warmup} must be two rising shares of the training, e.g. (1/30, 11/30)')
         self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
-        self.warmup = warmup
+        self.warmup, self.pruned = warmup, pruned
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'EViT')
     def between(self, step, walk):
         if not self.here(step): return

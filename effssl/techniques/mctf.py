@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..lockstep import Branch, Step, Technique
+from ..lockstep import Branch, Step
 from ..objectives import full_precision
-from ..tokens import check_rate, keep_count, patch_tokens, positions, prune_after, regroup, sizes_of, take_tokens
+from ..tokens import (Prunes, check_rate, keep_count, patch_tokens, positions, prune_after, regroup, sizes_of,
+                           take_tokens)
 
 # %% ../../nbs/techniques/24_mctf.ipynb #24a00006
 @torch.no_grad()
@@ -101,13 +102,14 @@ def merge_ahead(branch:Branch, block:nn.Module, # a ViT's
     return forward
 
 # %% ../../nbs/techniques/24_mctf.ipynb #24a0000b
-class MCTF(Technique):
+class MCTF(Prunes):
     "MCTF (Lee et al. 2024): merge tokens that are alike, little looked at and small, one step ahead of attention."
-    even = attends = True
+    attends = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
-                 blocks=(4, 7, 10)): # numbers from 1
+                 blocks=(4, 7, 10), # numbers from 1
+                 pruned:bool|None=None): # whether the encoder is evaluated as it prunes, too; None: not
         super().__init__()
-        self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
+        self.keep_rate, self.blocks, self.pruned = check_rate(keep_rate), tuple(blocks), pruned
         if keep_rate < .5:
             raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'MCTF')

@@ -10,26 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..lockstep import Branch, Technique
+from ..lockstep import Branch
 from ..objectives import full_precision
-from ..tokens import check_rate, keep_count, merge_tokens, patch_tokens, prune_after
+from ..tokens import Prunes, check_rate, keep_count, merge_tokens, patch_tokens, prune_after
 
 # %% ../../nbs/techniques/31_tome.ipynb #568aea59
-class ToMe(Technique):
+class ToMe(Prunes):
     "ToMe (Bolya et al. 2023): merge the tokens of a view that are most similar."
-    even = True
     def __init__(self, keep_rate:float=.8, # of the patch tokens still there
                  blocks=(4, 7, 10), # numbers from 1
-                 proportional:bool|None=None): # attention counts a token once for each of its patches; None: not
+                 proportional:bool|None=None, # attention counts a token once for each of its patches; None: not
+                 pruned:bool|None=None): # whether the encoder is evaluated as it prunes, too; None: not
         super().__init__()
-        self.proportional = bool(proportional)
+        self.proportional, self.pruned = bool(proportional), pruned
         self.keep_rate, self.blocks = check_rate(keep_rate), tuple(blocks)
         if keep_rate < .5:
             raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
     @classmethod
     def spelled_out(cls, args):
         "Off is as if left out."
-        return args | {'proportional': args.get('proportional') or None}
+        return super().spelled_out(args) | {'proportional': args.get('proportional') or None}
     def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'ToMe')
     def between(self, step, walk):
         if not self.here(step): return
