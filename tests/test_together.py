@@ -1,5 +1,5 @@
 "Every technique with every framework, and in pairs: trains, resumes, tells its cost, can be copied; or is refused."
-import copy
+import copy, json
 from collections import Counter
 from functools import lru_cache
 from itertools import combinations
@@ -8,12 +8,18 @@ import pytest, torch
 
 from effssl.building import build, complete, cost
 from effssl.cost import training_cost
+from conftest import ROOT
 from effssl.recipes import Recipe, find, names, recipe
+from effssl.records import write_json
 from effssl.views import make_views
 from matrix import FAMILIES, NEED_TOKENS, NEW, SMALL, TECHNIQUES, WAYS, WORKS
 
 SHOWN = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+FOUND = ROOT/'results'/'together.json'  # what tables/94_together shows; `python tests/test_together.py` writes it anew
 NOISE = ('size mismatch', 'Traceback', 'object has no', 'tensor', 'dimension', 'NoneType', 'must match')
+
+
+IN = {'ResNet': 'simclr', 'ViT': 'dino'}  # frameworks that pairs are tried in
 
 
 @lru_cache
@@ -77,6 +83,24 @@ def check_sentence(said:str, *classes:str):
     assert all(c in said for c in classes), (classes, said)
 
 
+def alone(family:str, framework:str) -> dict[str, str]:
+    return {t: outcome(family, framework, {t: TECHNIQUES[t]}) for t in sorted(names('technique'))}
+
+
+def in_pairs(family:str) -> dict[str, str]:
+    "By 'one + other', in the order of their names."
+    return {' + '.join(pair): outcome(family, IN[family], {t: TECHNIQUES[t] for t in pair})
+            for pair in combinations(sorted(names('technique')), 2)}
+
+
+def check_current(found:dict, *where:str):
+    "That the site shows what was found."
+    shown = json.loads(FOUND.read_text())
+    for key in where: shown = shown.get(key, {})
+    off = {k: said for k, said in found.items() if shown.get(k) != said}
+    assert not off and shown.keys() == found.keys(), f'{FOUND.name} is not current, write it anew: {where} {off}'
+
+
 def counted(found:dict) -> dict:
     return dict(Counter('train' if said == 'trains' else 'are refused' for said in found.values()))
 
@@ -85,7 +109,8 @@ def counted(found:dict) -> dict:
 @pytest.mark.parametrize('family', FAMILIES)
 def test_alone(family, framework, record_property):
     "Those that work on the encoder do, in each of their ways; where the loss needs patch tokens, two take too many."
-    found = {t: outcome(family, framework, {t: TECHNIQUES[t]}) for t in names('technique')}
+    found = alone(family, framework)
+    check_current(found, 'alone', family, framework)
     ways = {f'{t} {args}': outcome(family, framework, {t: args}) for t, args in WAYS}
     record_property(f'alone, {family}', counted(found | ways))
     works = WORKS[family]
@@ -103,11 +128,12 @@ TOLD = [('evit', 'last_block'), ('simwnw', 'simprune'), ('accel', 'dual_gating')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_in_pairs(family, record_property, pytestconfig):
     "Two that work alone work together, or the sentence names both; those in the table do. Slow: in either order."
-    framework = {'ResNet': 'simclr', 'ViT': 'dino'}[family]
-    pairs = [*combinations(sorted(names('technique')), 2)]
-    if pytestconfig.getoption('--slow'): pairs += [pair[::-1] for pair in pairs]
-    found = {pair: outcome(family, framework, {t: TECHNIQUES[t] for t in pair}) for pair in pairs}
+    found = in_pairs(family)
+    check_current(found, 'pairs', family)
     record_property(f'in pairs, {family}', counted(found))
+    found = {tuple(pair.split(' + ')): said for pair, said in found.items()}
+    if pytestconfig.getoption('--slow'):
+        found |= {pair[::-1]: outcome(family, IN[family], {t: TECHNIQUES[t] for t in pair[::-1]}) for pair in found}
     for pair in map(tuple, map(sorted, TOLD)):
         if WORKS[family] & {*pair} - {'rotation'}: record_property('', f'{family}: {" + ".join(pair)} → {found[pair]}')
     for pair, said in found.items():
@@ -115,3 +141,9 @@ def test_in_pairs(family, record_property, pytestconfig):
         if said != 'trains': check_sentence(said, *(find('technique', t).__name__ for t in pair if both))
         assert (said == 'trains') == (found.get(pair[::-1], said) == 'trains'), pair
         assert said == 'trains' or not both or pair not in TOLD, (pair, said)
+
+
+if __name__ == '__main__':
+    write_json(FOUND, dict(
+        alone={family: {fw: alone(family, fw) for fw in sorted(names('framework'))} for family in FAMILIES},
+        pairs={family: in_pairs(family) for family in FAMILIES}, frameworks=IN))
