@@ -121,8 +121,8 @@ class MoCoV3Objective(Objective):
         if not temperature > 0: raise ValueError(f'temperature {temperature} must be positive, e.g. 0.2')
         if bottleneck is None: bottleneck = hidden
         if min(hidden, out, layers, bottleneck) < 1:
-            raise ValueError(f'hidden {hidden}, out {out}, layers {layers} and bottleneck {bottleneck} must be at least '
-                             '1, e.g. 4096, 256, 3 and 4096')
+            raise ValueError(f'hidden {hidden}, out {out}, layers {layers} and bottleneck {bottleneck} '
+                             'must be at least 1, e.g. 4096, 256, 3 and 4096')
         super().__init__(dim)
         self.temperature, self.momentum, self.constant = temperature, momentum, constant
         self.projector = mlp(dim, *[hidden]*(layers - 1), out, last_norm=True, last_affine=False)
