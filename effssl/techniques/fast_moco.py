@@ -87,7 +87,7 @@ def check_others(own:Technique, framework:nn.Module, tokens:bool):
         if t is own: continue
         name, sizes_alone = type(t).__name__, type(t).views is not Technique.views
         if t.splits: raise ValueError(f'{name} and FastMoCo both split the views: name one of them')
-        if t.even or t.ragged or tokens and t.canvas and not sizes_alone:
+        if tokens and (t.even or t.ragged or t.canvas and not sizes_alone):
             raise ValueError(f'FastMoCo splits the tokens of a view in equal parts, and {name} takes some of them or '
                              'compares them view by view: name one of them')
         if type(t).loss is not Technique.loss:
@@ -132,4 +132,4 @@ class FastMoCo(Technique):
         if not walk.pairs: return
         if step.kind == 'embed':
             for b in self.split(walk): split_tokens(b, b.facts[self], self.divisions)
-        if step.name == self.last: combine(walk, self.split(walk), self.sets)
+        if step.name == (walk.until or self.last): combine(walk, self.split(walk), self.sets)
