@@ -116,7 +116,7 @@ class MoCoV3Objective(Objective):
                  layers:int=3, # of the projector; 2 for a ResNet
                  predictor_norm:bool=True, # BatchNorm at the predictor's end; False for a ResNet
                  temperature:float=.2, momentum:float=.99, # start of the target projector's momentum
-                 constant:bool=False, # it stays as it is; else it rises to 1
+                 constant:bool|None=None, # it stays as it is; None: it rises to 1
                  bottleneck:int|None=None): # width of the predictor's hidden layer; None: `hidden`
         if not temperature > 0: raise ValueError(f'temperature {temperature} must be positive, e.g. 0.2')
         if bottleneck is None: bottleneck = hidden
