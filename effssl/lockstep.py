@@ -130,6 +130,7 @@ class Technique(nn.Module):
     even: bool = False # whether all images must have as many
     one_sided: bool = False # whether it takes tokens of online branches alone
     attends: bool = False # whether it replaces the attention of the steps that it acts at
+    splits: bool = False # whether it cuts online views into parts, which are rows of their own
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."
@@ -166,7 +167,7 @@ class Technique(nn.Module):
 # %% ../nbs/02_lockstep.ipynb #f5475500
 def lockstep(walk:Walk, techniques=()) -> Walk:
     "Advance all branches step by step, techniques in between. Raises ValueError if the encoders' steps differ."
-    for t in techniques: t.before(walk)
+    for t in sorted(techniques, key=lambda t: t.splits): t.before(walk)  # the others are to see whole views
     plans = {id(b.encoder): steps(b.encoder) for b in walk.branches}
     names = [[s.name for s in p] for p in plans.values()]
     if any(n != names[0] for n in names): raise ValueError('the encoders of a walk must have the same steps')

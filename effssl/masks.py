@@ -430,10 +430,11 @@ class Masked(Technique):
             if b.live is not None and keeps_all(b.live): b.live = None
             if b.live is None: continue
             b.x = b.x*b.live
-            b.facts[self] = SimpleNamespace(rule=mask_rule(self.footprint, b.live), skip=None, rings=rings)
+            b.facts[self] = SimpleNamespace(rule=None, skip=None, rings=rings)
     def around(self, step, branch):
         own = branch.facts.get(self)
         if own is None: return nullcontext()
+        if own.rule is None: own.rule = mask_rule(self.footprint, branch.live)  # of parts, where views were split
         if step.kind == 'pool':
             branch.x = mean_of_kept(branch.x, branch.live)
             branch.live = None

@@ -13,7 +13,7 @@ NEED_TOKENS = {'dinov2'}  # frameworks that refuse encoders, and techniques, wit
 ARGUMENTS = {  # blocks of their own, so that pairs need not act after the same
     'simprune': dict(blocks=[1, 3]), 'dynamicsimprune': dict(blocks=[2], compute=.8), 'evit': dict(blocks=[2]),
     'tome': dict(blocks=[2, 4]), 'last_block': {}, 'resize': {}, 'simwnw': {}, 'accel': {}, 'dual_gating': {},
-    'rotation': {}}
+    'rotation': {}, 'fast_moco': {}}
 
 
 def guessed(technique: str) -> dict:
@@ -23,9 +23,9 @@ def guessed(technique: str) -> dict:
 
 TECHNIQUES = {t: ARGUMENTS.get(t, guessed(t)) for t in names('technique')}
 WORKS = {  # on an encoder of the family
-    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution'},
+    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco'},
     'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation', 'random_tokens',
-            'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule'}}
+            'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule', 'fast_moco'}}
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence
 WAYS = [  # of a technique, other than its first
     ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),

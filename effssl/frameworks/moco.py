@@ -115,20 +115,27 @@ class MoCoV3Objective(Objective):
     def __init__(self, dim:int, hidden:int=4096, out:int=256,
                  layers:int=3, # of the projector; 2 for a ResNet
                  predictor_norm:bool=True, # BatchNorm at the predictor's end; False for a ResNet
-                 temperature:float=.2, momentum:float=.99): # start of the target projector's momentum
+                 temperature:float=.2, momentum:float=.99, # start of the target projector's momentum
+                 constant:bool|None=None, # it stays as it is; None: it rises to 1
+                 bottleneck:int|None=None): # width of the predictor's hidden layer; None: `hidden`
         if not temperature > 0: raise ValueError(f'temperature {temperature} must be positive, e.g. 0.2')
-        if min(hidden, out, layers) < 1:
-            raise ValueError(f'hidden {hidden}, out {out} and layers {layers} must be at least 1, e.g. 4096, 256 and 3')
+        if bottleneck is None: bottleneck = hidden
+        if min(hidden, out, layers, bottleneck) < 1:
+            raise ValueError(f'hidden {hidden}, out {out}, layers {layers} and bottleneck {bottleneck} '
+                             'must be at least 1, e.g. 4096, 256, 3 and 4096')
         super().__init__(dim)
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature, self.momentum, self.constant = temperature, momentum, constant
         self.projector = mlp(dim, *[hidden]*(layers - 1), out, last_norm=True, last_affine=False)
-        self.predictor = mlp(out, hidden, out, last_norm=predictor_norm, last_affine=False, bias=False)
+        self.predictor = mlp(out, bottleneck, out, last_norm=predictor_norm, last_affine=False, bias=False)
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
     def heads(self, x, role='online'):
         if role == 'online': return F.normalize(self.predictor(self.projector(x)).float(), dim=1)
         with torch.no_grad(): return F.normalize(self.target_projector(x).float(), dim=1)
     def pair(self, o, t): return 2*contrast(o, t, self.temperature)  # L adds both directions, a walk takes their mean
-    def after_step(self, progress): ema(self.target_projector, self.projector, cosine_momentum(self.momentum, progress))
+    def momentum_at(self, progress:float) -> float:
+        "The momentum of target projector and target encoder."
+        return self.momentum if self.constant else cosine_momentum(self.momentum, progress)
+    def after_step(self, progress): ema(self.target_projector, self.projector, self.momentum_at(progress))
 
 # %% ../../nbs/frameworks/13_moco.ipynb #b6135855
 def untrained(encoder:nn.Module) -> bool:
@@ -180,4 +187,5 @@ class MoCoV3(Framework):
                                     momentum=momentum, **kw)
         if vit: fix_patches(encoder)
         super().__init__(encoder, objective, techniques, momentum)
+    def momentum_at(self, progress): return self.objective.momentum_at(progress)
     def branches(self, views): return momentum_pairs(self.encoder, self.target, views)

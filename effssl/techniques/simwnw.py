@@ -189,6 +189,14 @@ def patch_of(encoder:nn.Module) -> int|None:
     "Side in px of a ViT's patch; None for an encoder without tokens."
     return encoder.patch_embed.patch_size[0] if any(s.kind == 'embed' for s in steps(encoder)) else None
 
+def check_parts(t:SimWNW, framework:nn.Module):
+    "Raise ValueError where another technique cuts views into parts, and the way of removing needs them whole."
+    who = [type(o).__name__ for o in framework.techniques if o.splits]
+    if not who or t.how == 'compact' or t.how == 'mask' and t.footprint not in GROWTH: return
+    what = f'footprint={t.footprint!r}' if t.how == 'mask' else f'how={t.how!r}'
+    raise ValueError(f'{what} of SimWNW needs whole views to the end, and {who[0]} splits them: '
+                     "how='compact', or how='mask' with footprint='persistent' or 'waning'")
+
 def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
     "What does the removing in this framework's encoder. Raises ValueError where that cannot work."
     if framework.needs_tokens:
@@ -203,6 +211,7 @@ def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
         what = f'threshold {t.threshold}' if t.threshold is not None else f'a quota per {t.per}'
         raise ValueError(f"{what} leaves rows of different lengths, which do not pack: "
                          "how='exact' or 'mask', or a quota per row")
+    check_parts(t, framework)
     if t.how == 'mask': return Masked(t.footprint, t.stats, t.threshold or 20., t.growth)
     return dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()
 
