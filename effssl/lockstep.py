@@ -130,6 +130,7 @@ class Technique(nn.Module):
     even: bool = False # whether all images must have as many
     one_sided: bool = False # whether it takes tokens of online branches alone
     attends: bool = False # whether it replaces the attention of the steps that it acts at
+    closes: bool = False # whether it closes parts of the encoder's convolutions
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."

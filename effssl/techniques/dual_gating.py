@@ -90,6 +90,7 @@ def mean_shares(shares:dict[Branch, list[Tensor]]) -> dict[str, Tensor]:
 # %% ../../nbs/techniques/23_dual_gating.ipynb #b58f4e50
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
+    closes = True
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
                  penalty:float=5., # λ of the sparsity loss
                  constraint:str='penalty', # as in the paper; 'lagrange' comes close to the budget
