@@ -90,7 +90,6 @@ def mean_shares(shares:dict[Branch, list[Tensor]]) -> dict[str, Tensor]:
 # %% ../../nbs/techniques/23_dual_gating.ipynb #b58f4e50
 class DualGating(Technique):
     "Dual gating (Krishna et al. 2023): view 1 through an input-gated network, view 2 through the same weights, dense."
-    closes = True
     def __init__(self, budget:float=.5, # t_d, MACs of the light network as a share of the dense one's
                  penalty:float=5., # λ of the sparsity loss
                  constraint:str='penalty', # as in the paper; 'lagrange' comes close to the budget
@@ -104,7 +103,7 @@ class DualGating(Technique):
         check_options(budget, penalty, constraint, anneal, warmup_epochs)
         self.budget, self.penalty, self.constraint = budget, penalty, constraint
         self.bound, self.anneal, self.warmup_epochs = bound, anneal, warmup_epochs
-        self.split_norms, self.both, self.two_encoders = split_norms, both, two_encoders
+        self.split_norms, self.both, self.two_encoders, self.closes = split_norms, both, two_encoders, True
         for name in ('multiplier', 'progress'): self.register_buffer(name, torch.zeros(()))
         self.sure = None # 0-d, share of the MACs in the last step, without the gates' noise
     def setup(self, framework):
