@@ -7,7 +7,7 @@ __all__ = ['MASK_RULES', 'flop_counter', 'step_table', 'training_cost', 'memory'
            'Ledger']
 
 # %% ../nbs/04_cost.ipynb #a3bc2e79
-import copy, time
+import copy, math, time
 from contextlib import contextmanager
 
 import torch
@@ -28,13 +28,19 @@ def attention_backward_flops(grad, q, k, v, *args, out_shape=None, **kw) -> int:
     "The same for its backward pass."
     return sdpa_backward_flop_count(grad, q, k, v)
 
-CPU_ATTENTION = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
-                 aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
+def conv_backward_flops(grad, x, w, bias, stride, padding, dilation, transposed, output_padding, groups, wanted,
+                        out_shape=None, **kw) -> int:
+    "FLOPs of a convolution's gradients; PyTorch takes the weight's, of a grouped one, for that of all channels."
+    return 2*math.prod(x if transposed else grad)*math.prod(w[1:])*(wanted[0] + wanted[1])
+
+FORMULAS = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+            aten.convolution_backward: conv_backward_flops}
 
 # %% ../nbs/04_cost.ipynb #3d87626f
 def flop_counter() -> FlopCounterMode:
     "A context that counts executed FLOPs, attention on a CPU included; ask it with `.get_total_flops()`."
-    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    return FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
 # %% ../nbs/04_cost.ipynb #bdffba1b
 def step_table(encoder:nn.Module, # it is not changed

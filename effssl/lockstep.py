@@ -131,6 +131,7 @@ class Technique(nn.Module):
     one_sided: bool = False # whether it takes tokens of online branches alone
     attends: bool = False # whether it replaces the attention of the steps that it acts at
     splits: bool = False # whether it cuts online views into parts, which are rows of their own
+    closes: bool = False # whether it closes parts of the encoder's convolutions
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."

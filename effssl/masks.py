@@ -143,6 +143,11 @@ def mask_of_sum(masks:list) -> Tensor|None: # (B,1 or C,H,W) each, or None: noth
     "The mask of a sum (or of a map that keeps its shape): removed only where all terms are."
     return None if not masks or any(m is None for m in masks) else reduce(or_, masks)
 
+def mask_of_product(masks:list) -> Tensor|None: # the same
+    "The mask of a product: removed where one factor is."
+    known = [m for m in masks if m is not None]
+    return reduce(and_, known) if known else None
+
 # %% ../nbs/74_masks.ipynb #d3b03026
 class MaskFlow(KeptBatchNorm):
     "Knows the mask of every feature map that is made inside from those it was told of (`note`)."
@@ -164,7 +169,9 @@ class MaskFlow(KeptBatchNorm):
             x, window = window_of(fn, args, kwargs)
             live = self.rule(self.mask(x), out.shape[-2:], window)
             if fn is not F.conv2d and live is not None: out = out*live
-        else: live = mask_of_sum([self.mask(t) for t in args if isinstance(t, Tensor) and t.shape == out.shape])
+        else:
+            masks = [self.mask(t) for t in args if isinstance(t, Tensor) and t.shape == out.shape]
+            live = (mask_of_product if fn in (torch.mul, Tensor.mul) else mask_of_sum)(masks)
         self.note(out, live)
         return out
 

@@ -101,6 +101,8 @@ def check_together(techniques, encoder:nn.Module):
         names = f'{type(a).__name__} and {type(b).__name__}'
         if a.canvas and b.canvas:
             raise ValueError(f'{names} both decide what of a view goes into the encoder: name one of them')
+        if a.closes and b.closes:
+            raise ValueError(f'{names} both close parts of the same convolutions, each as if alone: name one of them')
         if a.ragged and b.even or b.ragged and a.even:
             raise ValueError(f'of {names} one leaves every image a number of tokens of its own, '
                              'the other needs as many of each: name one')

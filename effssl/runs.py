@@ -32,7 +32,7 @@ from .records import environment, finished, read_json, value_of, write_json
 from .train import Pretrain, check_logger, fit, logger_of, pick_device, ranks
 from .travel import moved, rankme, weights
 from .views import preprocess, random_views
-from .weights import write_encoder
+from .weights import plain_encoder, write_encoder
 
 # %% ../nbs/08_runs.ipynb #18d00011
 says = logging.getLogger('effssl.runs')
@@ -253,9 +253,9 @@ def wanted(framework:Framework) -> bool:
     "Whether a technique gives networks, for which it wants the images of the pre-training."
     return any(type(t).networks is not Technique.networks for t in framework.techniques)
 
-def price(dense:torch.nn.Module, net:torch.nn.Module, sets:Sets) -> dict:
-    "MACs an image of a network, averaged over the test images, beside the dense one's; the reduction in percent."
-    macs, whole = mean_macs(net, sets.test, sets.size), int(step_table(dense, sets.size).macs.sum())
+def price(encoder:torch.nn.Module, r:Recipe, net:torch.nn.Module, sets:Sets) -> dict:
+    "MACs an image of a network, averaged over the test images, beside its plain encoder's; the reduction in percent."
+    macs, whole = mean_macs(net, sets.test, sets.size), int(step_table(plain_encoder(encoder, r), sets.size).macs.sum())
     return dict(macs=macs, dense_macs=whole, reduction=100*(1 - macs/whole))
 
 # %% ../nbs/08_runs.ipynb #0603142d
@@ -304,7 +304,7 @@ def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, record
     says.info(f'no scores: {sets.no_scores}' if sets.no_scores else 'evaluating, and beside it %s' % ', '.join(starts))
     baselines = {name: beside(net and net.to(device), sets, r) for name, net in starts.items()}
     row0 |= {name: value_of(s) for name, s in baselines['start' if r.init else 'untrained'].items()}
-    others = {name: dict(scores=recorded(evaluate(net, sets, r)), **price(framework.encoder, net, sets))
+    others = {name: dict(scores=recorded(evaluate(net, sets, r)), **price(framework.encoder, r, net, sets))
               for name, net in networks(framework, images, r.image_size).items()}
     spread = [h['feature_std'] for h in module.history if 'feature_std' in h]
     return dict(baselines=baselines, history=[row0, *module.history],
@@ -358,7 +358,8 @@ def reevaluate(folder, # of a finished run
     untrained, encoder = build(replace(r, init=None))[0].encoder.to(dev), framework.to(dev).encoder
     light = networks(framework, load_data(r)[0], r.image_size) if wanted(framework) else {}
     found = dict(run=Path(folder).name, evaluated=asked, scores=score(encoder),
-                 networks={name: dict(scores=score(net), **price(encoder, net, sets)) for name, net in light.items()},
+                 networks={name: dict(scores=score(net), **price(encoder, r, net, sets))
+                           for name, net in light.items()},
                  baselines=dict(untrained=beside(untrained, sets, new), pixels=beside(None, sets, new)),
                  **like_these(encoder, sets, new), environment=environment(dev), **made_by(new, sets.train, sets))
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]

@@ -13,7 +13,7 @@ NEED_TOKENS = {'dinov2'}  # frameworks that refuse encoders, and techniques, wit
 ARGUMENTS = {  # blocks of their own, so that pairs need not act after the same
     'simprune': dict(blocks=[1, 3]), 'dynamicsimprune': dict(blocks=[2], compute=.8), 'evit': dict(blocks=[2]),
     'tome': dict(blocks=[2, 4]), 'last_block': {}, 'resize': {}, 'simwnw': {}, 'accel': {}, 'dual_gating': {},
-    'rotation': {}, 'fast_moco': {}}
+    'rotation': {}, 'fast_moco': {}, 'cdg': {}}
 
 
 def guessed(technique: str) -> dict:
@@ -23,7 +23,7 @@ def guessed(technique: str) -> dict:
 
 TECHNIQUES = {t: ARGUMENTS.get(t, guessed(t)) for t in names('technique')}
 WORKS = {  # on an encoder of the family
-    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco'},
+    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco', 'cdg'},
     'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation', 'random_tokens',
             'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule', 'fast_moco'}}
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence

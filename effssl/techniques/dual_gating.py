@@ -103,7 +103,7 @@ class DualGating(Technique):
         check_options(budget, penalty, constraint, anneal, warmup_epochs)
         self.budget, self.penalty, self.constraint = budget, penalty, constraint
         self.bound, self.anneal, self.warmup_epochs = bound, anneal, warmup_epochs
-        self.split_norms, self.both, self.two_encoders = split_norms, both, two_encoders
+        self.split_norms, self.both, self.two_encoders, self.closes = split_norms, both, two_encoders, True
         for name in ('multiplier', 'progress'): self.register_buffer(name, torch.zeros(()))
         self.sure = None # 0-d, share of the MACs in the last step, without the gates' noise
     def setup(self, framework):
