@@ -6,15 +6,13 @@
 __all__ = ['check_compiler', 'Compiled', 'own_code', 'Shapes', 'check_static']
 
 # %% ../nbs/66_compiled.ipynb #66ec0003
-import os, shutil
+import copy, os, shutil
 from dataclasses import replace
 from types import FunctionType
 from typing import Callable
 
 import torch
-from torch import nn
 
-from .cost import untouched
 from .lockstep import Branch, Step, Technique, advance
 from .objectives import Framework
 from .views import random_views
@@ -30,11 +28,12 @@ def check_compiler(device='cpu'):
     try: torch.compile(lambda x: x.sin() + 1)(x)
     except Exception as e:  # whatever is missing of a toolchain
         said = next((l for l in str(e).splitlines() if l.strip()), type(e).__name__)
-        raise ValueError(f'compiled: torch.compile does not work here ({said}): repair that, or leave compiled out') from e
+        raise ValueError(f'compiled: torch.compile does not work here ({said}): '
+                         'repair that, or leave compiled out') from e
 
 # %% ../nbs/66_compiled.ipynb #66ec0009
 class Compiled:
-    "`advance` by compiled steps. The first pass takes long: a graph for each step, encoder and shape, and its gradient."
+    "`advance` by compiled steps. The first pass takes long: a graph for each step, encoder and shape."
     def __init__(self): self.fast = {} # (encoder, step name) -> function of a branch
     def __call__(self, step:Step, branch:Branch, techniques):
         key = id(branch.encoder), step.name
@@ -61,12 +60,13 @@ def check_static(framework:Framework, augs:list): # as from `augmentations`
         if type(t).around is not Technique.around: refuse(t, 'runs steps in another way, each time anew')
         if t.ragged: refuse(t, 'leaves every image a number of tokens of its own, so shapes change with the batch')
     watch = Shapes()
+    fw = copy.deepcopy(framework).cpu().train()  # the trial leaves no trace
     for n in range(6):
-        with untouched(framework), torch.no_grad():
-            views = random_views(framework.views_at(augs, n/5), 2)
-            framework(framework.walk(views, progress=n/5, epoch=n, epochs=6, step=n), observers=[watch])
+        views = random_views(fw.views_at(augs, n/5), 2)
+        with torch.random.fork_rng(), torch.no_grad():
+            fw(fw.walk(views, progress=n/5, epoch=n, epochs=6, step=n), observers=[watch])
     for (step, _), shapes in watch.seen.items():
         if len(shapes) == 1: continue
         a, b = sorted(shapes, reverse=True)[:2]
-        refuse(framework.techniques[-1], f'or one before it changes the shape behind step {step!r} during the training, '
-               f'from {a[1:]} to {b[1:]} for an image')
+        refuse(framework.techniques[-1], f'or one before it changes the shape behind step {step!r} during the '
+               f'training, from {a[1:]} to {b[1:]} for an image')

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .cost import untouched
-from .lockstep import Branch, Meta, Step, Technique, Walk, advance, lockstep, steps, total_loss
+from .lockstep import Branch, Meta, Step, Technique, Walk, advance, lockstep, total_loss
 from .objectives import Framework, SyncBatchNorm, world
 from .views import View, random_views
 
@@ -64,13 +63,13 @@ def advance_twice(step:Step, branch:Branch, techniques, advance=advance): # how 
 
 # %% ../nbs/65_recompute.ipynb #65ec0011
 def trial(framework:Framework, augs:list, n:int, how:Callable) -> list[Tensor]:
-    "Gradients of a step on two images of noise, `n` quarters into a training; the framework is left as it was."
-    with untouched(framework):
+    "Gradients of a step on two images of noise, `n` quarters into a training, of a copy of the framework."
+    fw = copy.deepcopy(framework).cpu().train()
+    with torch.random.fork_rng():
         torch.manual_seed(n)
-        framework.train().zero_grad()
-        views = random_views(framework.views_at(augs, n/4), 2)
-        framework(framework.walk(views, progress=n/4, step=n), advance=how).backward()
-        return [p.grad for p in framework.parameters() if p.grad is not None]
+        views = random_views(fw.views_at(augs, n/4), 2)
+        fw(fw.walk(views, progress=n/4, step=n), advance=how).backward()
+    return [p.grad for p in fw.parameters() if p.grad is not None]
 
 def check_twice(framework:Framework, augs:list): # as from `augmentations`
     "Raise ValueError for techniques with which a step does not do the second time what it did the first."
@@ -130,7 +129,8 @@ def in_parts(framework:Framework, views:list[View], clock:dict, # fields of `Wal
 
 def check_parts(framework:Framework, batch:int, size:int): # images
     "Raise ValueError for parts that a batch has not, or of which a technique cannot make the loss."
-    if size < 2 or batch % size: raise ValueError(f'micro_batch {size} must be at least 2 and divide batch_size {batch}')
+    if size < 2 or batch % size:
+        raise ValueError(f'micro_batch {size} must be at least 2 and divide batch_size {batch}')
     for t in framework.techniques:
         if type(t).loss is not Technique.loss: why = 'takes the loss of what a walk passed through'
         elif t.ragged and framework.needs_tokens: why = 'leaves parts tokens that do not stack, which this loss needs'

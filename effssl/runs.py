@@ -227,8 +227,8 @@ def check_habits(r:Recipe, framework, augs, images:Images, device, recompute:boo
     "Raise ValueError, with a reason, for compiled steps, parts, steps run twice or an early stop that cannot be."
     if r.micro_batch: check_parts(framework, r.batch_size, r.micro_batch)
     if r.stop_after and not classes_of(images):
-        raise ValueError(f'stop_after {r.stop_after}: the online probe needs a class for every image, and {r.dataset!r} '
-                         'has images without: leave stop_after out, and fix the number of epochs')
+        raise ValueError(f'stop_after {r.stop_after}: the online probe needs a class for every image, and '
+                         f'{r.dataset!r} has images without: leave stop_after out')
     if recompute: check_twice(framework, augs)
     if not r.compiled: return
     check_static(framework, augs)
