@@ -238,8 +238,8 @@ def stopped_early(r:Recipe, history:list[dict]) -> dict:
     "What a record says of a training that ended before its last epoch."
     n = len(history)
     if n == r.epochs: return {}
-    why = (f'the online probe had not risen by more than {r.stop_rise or 0:g} % in {r.stop_after} epochs; the schedule '
-           f'is cut, not shortened: the learning rate stood at {history[-1]["lr"]:.3g}')
+    why = (f'the online probe rose by no more than {r.stop_rise or 0:g} % within stop_after={r.stop_after}; the '
+           f'schedule is cut, not shortened: the learning rate stood at {history[-1]["lr"]:.3g}')
     says.info('stopped after epoch %d of %d: %s', n, r.epochs, why)
     return dict(stopped_early=dict(epochs=n, of=r.epochs, why=why))
 
