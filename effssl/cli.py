@@ -97,8 +97,7 @@ def further_options(verbs:dict): # name -> parser
     cost.add_argument('--draws', type=int, help='steps to average over (12 with a technique)')
     cost.add_argument('--assumed-share', type=float, help='share removed, for techniques where it depends on the data')
     train.add_argument('--processes', type=int, default=1, help='that share each batch, one a GPU')
-    train.add_argument('--recompute', action='store_true',
-                       help='less memory: steps run again for the backward pass (gradient checkpointing)')
+    train.add_argument('--recompute', action='store_true', help='less memory, more time: gradient checkpointing')
     train.add_argument('--log', metavar='csv|tensorboard|wandb', help='also write the history for tools that draw it')
     for v in ('pretrain', 'sweep', 'runs'): verbs[v].add_argument('--out', default='runs', help='folder of all runs')
     for v in ('pretrain', 'sweep', 'evaluate', 'embed'):
@@ -108,8 +107,7 @@ def further_options(verbs:dict): # name -> parser
     sweep.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
     sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
     sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
-    sweep.add_argument('--dry-run', action='store_true',
-                       help='check names, types and data, estimate FLOPs and time, run nothing')
+    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; estimate FLOPs, time')
     for v in ('evaluate', 'embed', 'export'):
         verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
     for v in ('look', 'embed'):
