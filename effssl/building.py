@@ -86,7 +86,7 @@ def complete(r:Recipe) -> Recipe:
 LEAST = dict(
     epochs=1, batch_size=2, lr=0, weight_decay=0, weight_decay_end=0, warmup_epochs=0, accumulate=1, clip=1e-12,
     image_size=4, local_views=0, local_size=4, subset=2, stored_size=4, test_subset=1, evaluate_every=0,
-    k=1, temperature=1e-6, probe_crops=0, seed=0)
+    k=1, temperature=1e-6, probe_crops=0, micro_batch=2, stop_after=1, stop_rise=0, seed=0)
 
 def check(r:Recipe):
     "Raise ValueError, naming value and remedy, where a number or a name of a complete recipe is off."
@@ -100,6 +100,8 @@ def check(r:Recipe):
     if r.warmup_epochs > r.epochs:
         raise ValueError(f'warmup_epochs {r.warmup_epochs} is longer than the {r.epochs} epochs: '
                          f'pass warmup_epochs={r.epochs/10:g}')
+    if r.stop_rise is not None and r.stop_after is None:
+        raise ValueError(f'stop_rise {r.stop_rise} without stop_after: say in how many epochs, e.g. stop_after=20')
     if r.subset and r.subset < r.batch_size:
         raise ValueError(f'subset {r.subset} is smaller than batch_size {r.batch_size}: lower the batch')
 

@@ -32,7 +32,8 @@ GROUPS = {'data': ('dataset', 'image_size', 'subset', 'skip_bad', 'stored_size')
           'framework and views': ('framework', 'framework_args', 'view_args', 'local_views', 'local_size'),
           'technique': ('technique', 'technique_args'),
           'training': ('epochs', 'batch_size', 'optimizer', 'lr', 'weight_decay', 'weight_decay_end', 'warmup_epochs',
-                       'accumulate', 'clip', 'precision', 'channels_last', 'seed'),
+                       'accumulate', 'micro_batch', 'clip', 'precision', 'channels_last', 'compiled', 'stop_after',
+                       'stop_rise', 'seed'),
           'evaluation': ('test_subset', 'evaluate_every', 'k', 'temperature', 'probe', 'probe_crops', 'probes',
                          'probe_args')}  # of a recipe's fields, in help
 
@@ -96,6 +97,7 @@ def further_options(verbs:dict): # name -> parser
     cost.add_argument('--draws', type=int, help='steps to average over (12 with a technique)')
     cost.add_argument('--assumed-share', type=float, help='share removed, for techniques where it depends on the data')
     train.add_argument('--processes', type=int, default=1, help='that share each batch, one a GPU')
+    train.add_argument('--recompute', action='store_true', help='less memory, more time: gradient checkpointing')
     train.add_argument('--log', metavar='csv|tensorboard|wandb', help='also write the history for tools that draw it')
     for v in ('pretrain', 'sweep', 'runs'): verbs[v].add_argument('--out', default='runs', help='folder of all runs')
     for v in ('pretrain', 'sweep', 'evaluate', 'embed'):
@@ -105,8 +107,7 @@ def further_options(verbs:dict): # name -> parser
     sweep.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
     sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
     sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
-    sweep.add_argument('--dry-run', action='store_true',
-                       help='check names, types and data, estimate FLOPs and time, run nothing')
+    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; estimate FLOPs, time')
     for v in ('evaluate', 'embed', 'export'):
         verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
     for v in ('look', 'embed'):
@@ -212,7 +213,8 @@ def pretrain_of(args) -> int:
     "What `effssl pretrain` does."
     given = recipe_from(args)
     from effssl.runs import run
-    found = run(given, args.out, args.device, None if args.json else 'auto', processes=args.processes, log=args.log)
+    found = run(given, args.out, args.device, None if args.json else 'auto', processes=args.processes, log=args.log,
+                recompute=args.recompute)
     if found: print(json.dumps(found) if args.json else show_scores(found))  # else another rank has the record
     return 0
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
-from .lockstep import Branch, Meta, Technique, Walk, lockstep, steps, total_loss
+from .lockstep import Branch, Meta, Technique, Walk, advance, lockstep, steps, total_loss
 from .views import View, normalize
 
 # %% ../nbs/05_objectives.ipynb #5b2e91c4
@@ -137,9 +137,9 @@ class Framework(nn.Module):
     def walk(self, views:list[View], **clock) -> Walk:
         "A walk over these views; `clock` are fields of `Walk`: progress, epoch, epochs, step, micro, seed."
         return Walk(*self.branches(views), **clock)
-    def forward(self, walk:Walk, observers=()) -> Tensor:
+    def forward(self, walk:Walk, observers=(), advance=advance) -> Tensor: # as of `lockstep`
         "Run the walk, return the loss. Observers are techniques that only look."
-        lockstep(walk, techniques := [*self.techniques, *observers])
+        lockstep(walk, techniques := [*self.techniques, *observers], advance)
         return total_loss(lambda: self.objective(walk), walk, techniques)
     def check(self, batch:int, sizes:list[int], images:int|None=None):
         "Raise ValueError for a batch of all processes, sides of views in px or a number of images that do not fit."

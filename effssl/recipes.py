@@ -83,9 +83,13 @@ class Recipe:
     weight_decay_end: float|None = None # after a cosine over the training; None: constant
     warmup_epochs: float|None = None # of the learning rate, linear
     accumulate: int = 1 # batches for one optimiser step; `lr` counts all their images, a loss sees those of one
+    micro_batch: int|None = None # images at a time through the encoder; the loss sees the whole batch (GradCache)
     clip: float|None = None # max gradient norm
     precision: str = '32' # or bf16, fp16 (on a GPU)
     channels_last: bool = False # memory format; faster convolutions
+    compiled: bool|None = None # steps by torch.compile, where shapes stay as they are
+    stop_after: int|None = None # epochs in which the online probe has not risen, and the training ends; None: never
+    stop_rise: float|None = None # percent over its best before that count as a rise; None: any
     subset: int|None = None # use this many images for training (and as many for the probe)
     skip_bad: bool|None = None # leave out files that cannot be read; else they stop the run
     stored_size: int|None = None # px, side at which images are kept; None: image_size, 256/224 of it from 96 px on
@@ -248,7 +252,7 @@ def run_id(r:Recipe) -> str:
 
 # %% ../nbs/78_recipes.ipynb #f0a7d804
 # parameters of `run` beside the recipe
-RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int, log=str|None)
+RUN_ARGS = dict(out=str, device=str, progress=str|None, processes=int, log=str|None, recompute=bool)
 
 def is_leftover(name:str, namespace:dict) -> bool:
     "Whether a variable is no parameter: of papermill's `--inject-paths`, or of a startup file of IPython."
@@ -263,7 +267,8 @@ def recipe_of(namespace:dict) -> tuple[Recipe, dict]:
     args = {k: values.pop(k) for k in RUN_ARGS if k in values}
     for k, v in args.items():
         if not matches(v, RUN_ARGS[k]):
-            raise ValueError(f'parameter {k} is {v!r}, but must be {"a number" if RUN_ARGS[k] is int else "text"}')
+            kind = {int: 'a number', bool: 'True or False'}.get(RUN_ARGS[k], 'text')
+            raise ValueError(f'parameter {k} is {v!r}, but must be {kind}')
     known = {f.name for f in fields(Recipe)} | set(RUN_ARGS)
     values = {k: v for k, v in values.items() if k in known or not is_leftover(k, namespace)}
     for k in values:

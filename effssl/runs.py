@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['kept_side', 'load_data', 'run', 'run_here', 'Busy', 'only_one', 'begun', 'check_images', 'epochs_done', 'goes_on',
-           'under_way', 'launch', 'pretraining', 'classes_of', 'fit_recipe', 'measure', 'networks', 'wanted', 'price',
-           'beginnings', 'recorded', 'beside', 'like_these', 'curve_of', 'how_far', 'train_and_judge', 'trained',
-           'trained_encoder', 'reevaluate']
+           'under_way', 'launch', 'forward_of', 'check_habits', 'stopped_early', 'pretraining', 'classes_of',
+           'fit_recipe', 'measure', 'networks', 'wanted', 'price', 'beginnings', 'recorded', 'beside', 'like_these',
+           'curve_of', 'how_far', 'train_and_judge', 'trained', 'trained_encoder', 'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
 import hashlib, json, logging, os, signal, subprocess, sys, tempfile, zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -20,16 +21,18 @@ import torch
 from filelock import FileLock, Timeout
 
 from .building import build, complete, cost
+from .compiled import Compiled, check_compiler, check_static
 from .cost import memory, step_table, untouched
 from .data import Images, listing, load as load_split, look, stored_size, take, without_labels
 from .encoders import read_checkpoint, told_mean_std, weights_in
 from .evaluate import PIXELS, QUICK, Score, Sets, evaluate, features, mean_macs, probes
-from .lockstep import Technique
+from .lockstep import Technique, advance
 from .objectives import Framework
 from .provenance import code_of, data_of, made_by
 from .recipes import Recipe, run_id
+from .recompute import advance_twice, check_parts, check_twice, in_parts
 from .records import environment, finished, read_json, value_of, write_json
-from .train import Pretrain, check_logger, fit, logger_of, pick_device, ranks
+from .train import Pretrain, Stalled, check_logger, fit, logger_of, one_pass, pick_device, ranks
 from .travel import moved, rankme, weights
 from .views import preprocess, random_views
 from .weights import plain_encoder, write_encoder
@@ -92,7 +95,8 @@ def load_data(r:Recipe) -> tuple[Images, Sets]:
 # %% ../nbs/08_runs.ipynb #50220e24
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None, processes:int=1, # that share each batch, one a GPU
-        log:str|None=None) -> dict: # 'csv', 'tensorboard' or 'wandb': the history, for tools that draw it
+        log:str|None=None, # 'csv', 'tensorboard' or 'wandb': the history, for tools that draw it
+        recompute:bool=False) -> dict: # steps run again for the backward pass: less memory, the same numbers
     "Train, evaluate and cost a recipe in its own folder; return the record. Done already: at once. Killed: resumed."
     r = complete(r)
     dev = pick_device(device, r.precision)
@@ -109,11 +113,14 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
         framework, augs = build(r)
         images, sets = load_data(r)
         framework.check(r.batch_size, [a.size for a in augs], len(images))
+        check_habits(r, framework, augs, images, dev, recompute)
         folder.mkdir(parents=True, exist_ok=True)
-        if several: return launch(r, out, device, progress, processes, log) or finished(folder)
-        how = dict(device=dev, workers=workers, progress=progress, log=log)
+        if several: return launch(r, out, device, progress, processes, log, recompute) or finished(folder)
+        how = dict(device=dev, workers=workers, progress=progress, log=log, recompute=recompute)
         if first: run_here(r, framework, augs, images, sets, folder, keep, how)
-        else: fit_recipe(r, pretraining(r, framework, augs, classes=classes_of(images)), images, folder, dev, workers)
+        else:
+            module = pretraining(r, framework, augs, classes=classes_of(images), recompute=recompute)
+            fit_recipe(r, module, images, folder, dev, workers)
     return finished(folder) if first else {}
 
 # %% ../nbs/08_runs.ipynb #18d00012
@@ -124,6 +131,7 @@ def run_here(r:Recipe, framework, augs, images, sets:Sets, folder, keep, how:dic
         keep(folder/'log.txt')
         with under_way(folder, r, how['device']) as record:
             record |= dict(listing=listing(r.dataset), data=data_of(images, sets))
+            record |= dict(recompute=True) if how['recompute'] else {}  # its time is another
             record |= measure(r, framework, augs, how['device'])
             record |= train_and_judge(r, framework, augs, images, sets, folder, record, how)
             write_encoder(framework.encoder, r, record, folder/'encoder.safetensors')
@@ -189,7 +197,7 @@ def under_way(folder:Path, r:Recipe, device):
     write_json(path, record | dict(status='complete'))
 
 # %% ../nbs/08_runs.ipynb #9b82b153
-def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None):
+def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None, recompute:bool=False):
     "Run a recipe in several processes of this machine. Raises RuntimeError if they fail."
     threads = {'OMP_NUM_THREADS': str(max(1, os.cpu_count()//processes)), **os.environ}
     with tempfile.NamedTemporaryFile('w', suffix='.json') as f:
@@ -197,7 +205,7 @@ def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None
         f.flush()
         torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
         command = ['-m', 'effssl.cli', 'pretrain', '--recipe', f.name, '--out', str(out), '--device', device,
-                   *([] if progress else ['--json']), *(['--log', log] if log else [])]
+                   *([] if progress else ['--json']), *(['--log', log] if log else []), *['--recompute']*recompute]
         with subprocess.Popen([*torchrun, *command], env=threads, stdout=subprocess.DEVNULL) as group:
             try: code = group.wait()
             except KeyboardInterrupt:  # each process keeps what it has, and goes
@@ -207,12 +215,41 @@ def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None
     if code:
         raise RuntimeError(f'{processes} processes on run {run_id(r)} failed (exit code {code}); the cause is above')
 
+# %% ../nbs/08_runs.ipynb #65ec2002
+def forward_of(r:Recipe, recompute:bool=False):
+    "How a batch goes through its framework: a function framework, views, clock -> loss, walk."
+    how = Compiled() if r.compiled else advance
+    if recompute: how = partial(advance_twice, advance=how)
+    if r.micro_batch: return partial(in_parts, size=r.micro_batch//ranks()[1], advance=how)
+    return partial(one_pass, advance=how)
+
+def check_habits(r:Recipe, framework, augs, images:Images, device, recompute:bool):
+    "Raise ValueError, with a reason, for compiled steps, parts, steps run twice or an early stop that cannot be."
+    if r.micro_batch: check_parts(framework, r.batch_size, r.micro_batch)
+    if r.stop_after and not classes_of(images):
+        raise ValueError(f'stop_after {r.stop_after}: the online probe needs a class for every image, and '
+                         f'{r.dataset!r} has images without: leave stop_after out')
+    if recompute: check_twice(framework, augs)
+    if not r.compiled: return
+    check_static(framework, augs)
+    check_compiler(device)
+
+def stopped_early(r:Recipe, history:list[dict]) -> dict:
+    "What a record says of a training that ended before its last epoch."
+    n = len(history)
+    if n == r.epochs: return {}
+    why = (f'the online probe rose by no more than {r.stop_rise or 0:g} % within stop_after={r.stop_after}; the '
+           f'schedule is cut, not shortened: the learning rate stood at {history[-1]["lr"]:.3g}')
+    says.info('stopped after epoch %d of %d: %s', n, r.epochs, why)
+    return dict(stopped_early=dict(epochs=n, of=r.epochs, why=why))
+
 # %% ../nbs/08_runs.ipynb #18e00007
-def pretraining(r:Recipe, framework, augs, evaluate=None, on_epoch=None, classes:int=0) -> Pretrain:
+def pretraining(r:Recipe, framework, augs, evaluate=None, on_epoch=None, classes:int=0,
+                recompute:bool=False) -> Pretrain: # as of `run`
     "The module that trains a recipe."
     lr = r.lr*r.batch_size*r.accumulate/256
     return Pretrain(framework, augs, r.optimizer, lr, r.weight_decay, r.weight_decay_end, r.warmup_epochs, r.seed,
-                    classes, evaluate, r.evaluate_every, on_epoch)
+                    classes, evaluate, r.evaluate_every, on_epoch, forward_of(r, recompute))
 
 def classes_of(images:Images) -> int:
     "How many classes images are told to have; 0 where some have no label."
@@ -223,9 +260,10 @@ def fit_recipe(r:Recipe, module:Pretrain, data:Images, folder, device, workers=N
     done, each = epochs_done(folder), len(data)//r.batch_size
     says.info('training, %d epochs of %d steps on %s%s', r.epochs, each, device,
               f', resumes after epoch {done}' if done else '')
+    stop = [Stalled(r.stop_after, r.stop_rise or 0.)] if r.stop_after else []
     fit(module, data, r.epochs, r.batch_size, folder, r.precision, r.accumulate, r.clip, r.channels_last, device.type,
-        workers, progress, logger=log and logger_of(log, folder, asdict(r)))
-    total, steps = sum(h['seconds'] for h in module.history), each*r.epochs
+        workers, progress, stop, log and logger_of(log, folder, asdict(r)))
+    total, steps = sum(h['seconds'] for h in module.history), each*len(module.history)
     return dict(seconds=total, seconds_per_step=total/steps,
                 step_share=sum(h['seconds']*h['step_share'] for h in module.history)/total)
 
@@ -298,8 +336,9 @@ def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, record
     curve, start = curve_of(r, sets), weights(framework.to(device).encoder)
     def far(framework): return how_far(framework.encoder, start, sets, r.seed)
     def keep(history): write_json(folder/'run.json', record | dict(history=[row0, *history]))
-    module = pretraining(r, framework, augs, lambda fw: curve(fw) | far(fw), keep, classes_of(images))
-    timing = fit_recipe(r, module, images, folder, **how)
+    module = pretraining(r, framework, augs, lambda fw: curve(fw) | far(fw), keep, classes_of(images), how['recompute'])
+    timing = fit_recipe(r, module, images, folder, *(how[k] for k in ('device', 'workers', 'progress', 'log')))
+    ended = stopped_early(r, module.history)
     framework.to(device)
     says.info(f'no scores: {sets.no_scores}' if sets.no_scores else 'evaluating, and beside it %s' % ', '.join(starts))
     baselines = {name: beside(net and net.to(device), sets, r) for name, net in starts.items()}
@@ -310,7 +349,7 @@ def train_and_judge(r:Recipe, framework, augs, images, sets:Sets, folder, record
     return dict(baselines=baselines, history=[row0, *module.history],
                 scores=recorded(evaluate(framework.encoder, sets, r)), **like_these(framework.encoder, sets, r),
                 **({'networks': others} if others else {}), **({'no_scores': sets.no_scores} if sets.no_scores else {}),
-                cost=record['cost'] | timing, feature_std=spread[-1] if spread else None, **far(framework))
+                **ended, cost=record['cost'] | timing, feature_std=spread[-1] if spread else None, **far(framework))
 
 # %% ../nbs/08_runs.ipynb #147629ed
 def trained(folder) -> tuple[Recipe, Framework]:

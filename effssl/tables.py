@@ -73,7 +73,8 @@ def of_step(runs:pd.DataFrame, place:pd.DataFrame) -> str:
 
 def of_training(runs:pd.DataFrame, place:pd.DataFrame) -> str:
     "A column: FLOPs of the whole training, as a share of those of the line 'dense', in percent; '–' without one."
-    def whole(record): return record['recipe']['epochs']*record['cost']['flops_per_image']  # all have as many images
+    def whole(record): # all have as many images
+        return record.get('stopped_early', record['recipe'])['epochs']*record['cost']['flops_per_image']
     dense = place[place.key == 'dense'].record.tolist()
     return f'{100*whole(runs.record.iloc[0])/whole(dense[0]):.0f}' if dense else '–'
 

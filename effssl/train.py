@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'LOGGERS', 'EVERY', 'PRECISIONS', 'param_groups', 'cosine_factor', 'OnlineProbe', 'learn_online',
-           'Pretrain', 'NonFiniteLoss', 'Steps', 'check_logger', 'logger_of', 'loader', 'pick_device', 'fit']
+           'one_pass', 'Pretrain', 'NonFiniteLoss', 'Steps', 'check_logger', 'logger_of', 'loader', 'pick_device',
+           'fit', 'Stalled']
 
 # %% ../nbs/06_train.ipynb #2c76685f
 import json, logging, math, os, pickle, signal, time, warnings
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import lightning as L, timm.optim, torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from .data import Images, send
 from .evaluate import as_it_is, cores
-from .lockstep import Walk, key_seed
+from .lockstep import Walk, advance, key_seed
 from .lookup import need, unknown, write_atomic
 from .objectives import (Framework, SyncBatchNorm, average, feature_spread, full_precision, mean_spread, pooled,
                                world)
@@ -81,6 +82,13 @@ def learn_online(probe:OnlineProbe, walk:Walk, labels:Tensor) -> Tensor: # label
     x = pooled(first.x.detach(), first.encoder)
     return probe(x, send(labels.repeat(len(x)//len(labels)), x.device))
 
+# %% ../nbs/06_train.ipynb #65ec1001
+def one_pass(framework:Framework, views:list, clock:dict, # fields of `Walk`
+             advance=advance) -> tuple[Tensor, Walk]: # as of `lockstep`
+    "Loss and walk of a batch."
+    walk = framework.walk(views, **clock)
+    return framework(walk, advance=advance), walk
+
 # %% ../nbs/06_train.ipynb #0e5cd937
 class Pretrain(L.LightningModule):
     "Trains a framework. Everything random is a function of (seed, epoch) or (seed, step)."
@@ -89,13 +97,15 @@ class Pretrain(L.LightningModule):
                  weight_decay:float=5e-4, weight_decay_end:float|None=None, # after a cosine; None: constant
                  warmup_epochs:float=0, seed:int=0, classes:int=0, # of the images; 0: no online probe
                  evaluate=None, evaluate_every:int=0, # function framework -> dict, every so many epochs; 0: never
-                 on_epoch=None): # function history -> None, after every epoch
+                 on_epoch=None, # function history -> None, after every epoch
+                 forward_pass=one_pass): # function framework, views, clock -> loss, walk
         super().__init__()
         if optimizer not in OPTIMIZERS: raise unknown('optimizer', optimizer, OPTIMIZERS)
         self.framework, self.augs, self.seed = framework, list(augs), seed
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, weight_decay_end=weight_decay_end,
                           warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
+        self.forward_pass = forward_pass
         self.online = OnlineProbe(framework.encoder.num_features, classes) if classes else None
         self.history, self.seen, self.plan = [], Steps(), {}
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
@@ -106,8 +116,8 @@ class Pretrain(L.LightningModule):
         return make_views(images, index, augs, self.seed, self.current_epoch, aspect)
     def training_step(self, views, batch_idx):
         torch.manual_seed(key_seed(self.seed, self.global_step, batch_idx, self.global_rank, 'dropout'))
-        walk = self.framework.walk(views, **clock(self, batch_idx))
-        with SyncBatchNorm() if world()[1] > 1 else nullcontext(): loss = self.framework(walk)
+        with SyncBatchNorm() if world()[1] > 1 else nullcontext():
+            loss, walk = self.forward_pass(self.framework, views, clock(self, batch_idx))
         watch(self, loss, walk)
         return loss*batch_weight(self.trainer, batch_idx)
     def configure_optimizers(self): return optimizer_of(self)
@@ -264,6 +274,7 @@ def end_epoch(module:Pretrain):
     "A row for the history, the logger and whoever listens."
     module.history.append(history_row(module))
     tell(module, module.history[-1])
+    if 'online' in module.history[-1]: module.log('online', module.history[-1]['online'], logger=False)  # for `Stalled`
     if module.on_epoch: module.on_epoch(module.history)
 
 def tell(module:Pretrain, row:dict):
@@ -423,3 +434,12 @@ class Bar(Callback):
         epoch = f'{trainer.current_epoch + 1}/{trainer.max_epochs}'
         self.bar.set_postfix_str(f"epoch {epoch} loss {out['loss'].item():.3f}")
     def on_train_end(self, *_): self.bar.close()
+
+# %% ../nbs/06_train.ipynb #65ec1003
+class Stalled(EarlyStopping):
+    "Ends a training whose online probe does not rise any more."
+    def __init__(self, epochs:int, # in which it has not risen
+                 rise:float=0.): # percent that count as a rise, over the best before
+        super().__init__('online', rise, epochs, mode='max', strict=False, check_on_train_epoch_end=True)
+    def on_train_start(self, trainer, module):
+        if self.stopped_epoch: trainer.should_stop = True  # its process ended before the run did

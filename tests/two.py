@@ -1,5 +1,6 @@
 "What each process of test_distributed runs: short trainings of frameworks; torchrun starts two, the test itself one."
 import sys
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +9,12 @@ from effssl.data import load, take
 from effssl.encoders import encoder
 from effssl.lockstep import Technique
 from effssl.recipes import find
+from effssl.recompute import advance_twice, in_parts
 from effssl.techniques.accel import Accel
 from effssl.techniques.patch_slimming import PatchSlimming
 from effssl.techniques.simprune import SimPrune
 from effssl.techniques.simwnw import SimWNW
-from effssl.train import Pretrain, fit, ranks
+from effssl.train import Pretrain, fit, one_pass, ranks
 from effssl.views import augmentations
 
 ENCODERS = {
@@ -23,6 +25,8 @@ PROTOTYPES = dict(prototypes=50, hidden=64, freeze_epochs=0)
 CASES = {  # encoder, arguments of the framework, techniques
     'simclr': ('tiny', {}, lambda: []),
     'simsiam': ('tiny', dict(width=64), lambda: []),
+    'simsiam, recompute': ('tiny', dict(width=64), lambda: []),
+    'simclr, parts': ('tiny', {}, lambda: []),
     'simsiam, compact': ('CNN', dict(width=64), lambda: [SimWNW(.25)]),
     'simsiam, exact': ('CNN', dict(width=64), lambda: [SimWNW(.5, how='exact')]),
     'simsiam, paper': ('CNN', dict(width=64), lambda: [SimWNW(preset='paper')]),
@@ -40,6 +44,9 @@ CASES = {  # encoder, arguments of the framework, techniques
     'mocov3': ('ViT', dict(hidden=64, out=32), lambda: []),
     'dinov2': ('ViT', PROTOTYPES, lambda: [MaskBright()]),
     'dinov2, sinkhorn': ('ViT', dict(PROTOTYPES, centring='sinkhorn'), lambda: [MaskBright()])}
+
+FORWARD = {'simsiam, recompute': partial(one_pass, advance=advance_twice),
+           'simclr, parts': partial(in_parts, size=16//ranks()[1])}  # of the joint batch
 
 
 class Seen(Technique):
@@ -90,7 +97,8 @@ def train(name, seen=None, accumulate=1, epochs=1):
     cls = find('framework', name.split(',')[0])
     fw = cls(encoder(encoder_name, 32, **encoder_args), [seen] if seen else techniques(), **args)
     local = dict(local_views=2) if cls.augs in ('dino', 'swav') else {}
-    module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3)
+    how = FORWARD.get(name, one_pass)
+    module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3, forward_pass=how)
     fit(module, take(load('digits', 'train', 32), 96, 0), epochs, 32//accumulate, device='cpu', accumulate=accumulate)
     return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
 
