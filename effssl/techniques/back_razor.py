@@ -37,9 +37,11 @@ def largest(x:Tensor, # (B,…)
 def room(x:Tensor, prune:float, sample:int|None) -> int:
     "How many elements at most are left of a batch; some more where a sample says what goes."
     n = x[0].numel()
-    return math.ceil(len(x)*(n - rank(n, prune))*(1 if sample is None else 1.02))
+    return max(1, math.ceil(len(x)*(n - rank(n, prune))*(1 if sample is None else 1.02)))
 
-def powers(x:Tensor) -> Tensor: return 2**torch.arange(8, dtype=torch.uint8, device=x.device)
+def powers(x:Tensor) -> Tensor: # (8,) uint8
+    "The values of a byte's bits, where a tensor lies."
+    return 2**torch.arange(8, dtype=torch.uint8, device=x.device)
 
 def pack_bits(mask:Tensor) -> Tensor: # (⌈n/8⌉,) uint8
     "Eight truth values (n,) a byte."
