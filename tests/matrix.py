@@ -23,9 +23,10 @@ def guessed(technique: str) -> dict:
 
 TECHNIQUES = {t: ARGUMENTS.get(t, guessed(t)) for t in names('technique')}
 WORKS = {  # on an encoder of the family
-    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco', 'cdg'},
+    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco', 'cdg', 'back_razor'},
     'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation', 'random_tokens',
-            'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule', 'fast_moco'}}
+            'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule', 'fast_moco',
+            'back_razor'}}
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence
 WAYS = [  # of a technique, other than its first
     ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),
