@@ -10,7 +10,7 @@ __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'momentum_pa
 # %% ../nbs/05_objectives.ipynb #7a64729e
 import copy, inspect, math
 from contextlib import nullcontext
-from itertools import combinations, groupby
+from itertools import combinations, groupby, product
 from typing import Any, Callable
 
 import torch
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from .lockstep import Branch, Meta, Technique, Walk, lockstep, steps, total_loss
-from .views import View, normalize
+from .views import Aug, View, normalize
 
 # %% ../nbs/05_objectives.ipynb #5b2e91c4
 def named_arguments(init:Callable, args:tuple, kw:dict) -> dict:
@@ -95,18 +95,36 @@ class Objective(nn.Module):
         return []
 
 # %% ../nbs/05_objectives.ipynb #20a28992
+def grows(t:Technique) -> bool:
+    "Whether a technique schedules the views."
+    return type(t).views is not Technique.views
+
 def check_together(techniques, encoder:nn.Module):
     "Raise ValueError for two techniques that cannot work together."
     for a, b in combinations(techniques, 2):
         names = f'{type(a).__name__} and {type(b).__name__}'
         if a.canvas and b.canvas:
             raise ValueError(f'{names} both decide what of a view goes into the encoder: name one of them')
+        if grows(a) and grows(b): raise ValueError(f'{names} both schedule the views: name one of them')
+        if a.at_depths and b.at_depths:
+            raise ValueError(f'{names} both take the loss at other depths than the last: name one of them')
         if a.ragged and b.even or b.ragged and a.even:
             raise ValueError(f'of {names} one leaves every image a number of tokens of its own, '
                              'the other needs as many of each: name one')
         alike = a.even and b.even or a.attends and b.attends
         if alike and (same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]):
             raise ValueError(f'{names} both act after {", ".join(same)}: give them blocks of their own')
+
+def check_smaller(techniques, sizes:list[int]): # px
+    "Raise ValueError where one cannot work with the smaller views that another begins with."
+    augs = [Aug(s) for s in sizes]
+    for g in filter(grows, techniques):
+        found = {tuple(a.size for a in g.views(augs, n/1000)) for n in range(1001)} - {tuple(sizes)}
+        for t, small in product((t for t in techniques if t is not g), sorted(found)):
+            try: t.check_smaller([*small], sizes)
+            except ValueError as e:
+                raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '
+                                 f'{e}') from e
 
 def modules_of(whole:nn.Module, *kinds:type) -> list[nn.Module]:
     "Its modules of these kinds, also those within others: copies of an objective at other depths."
@@ -143,6 +161,7 @@ class Framework(nn.Module):
         "Raise ValueError for a batch of all processes, sides of views in px or a number of images that do not fit."
         for o in modules_of(self, Objective): o.check_batch(batch, images)
         for t in self.techniques: t.check_views(sizes)
+        check_smaller(self.techniques, sizes)
     def views_at(self, augs:list, progress:float) -> list:
         "The recipes of the views at this part of the training, as the techniques have it."
         for t in self.techniques: augs = t.views(augs, progress)
@@ -164,7 +183,8 @@ def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branc
     x = torch.cat([views[n].x for n in numbers])
     matrices = [views[n].matrix for n in numbers]
     matrix = None if any(m is None for m in matrices) else torch.cat(matrices)  # None: a user's own views may have none
-    return Branch(normalize(x, encoder), encoder, role, numbers[0], len(numbers), meta=Meta(x, matrix, tuple(numbers)))
+    meta = Meta(x, matrix, tuple(numbers), full=views[numbers[0]].full)
+    return Branch(normalize(x, encoder), encoder, role, numbers[0], len(numbers), meta=meta)
 
 def siamese(encoder, views) -> tuple[list[Branch], list[tuple[int, int]]]:
     "Online branches of one encoder; the first two are a pair."

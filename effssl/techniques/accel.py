@@ -48,6 +48,7 @@ def windows_at(x:Tensor, # (B,C,H,W)
 # %% ../../nbs/techniques/22_accel.ipynb #4791aab7
 class Accel(Technique):
     "Intermediate losses: partial back-propagation and hard pairs (Accel, Alg. 1 and eq. 4)."
+    at_depths = True
     def __init__(self, partial_backprop:bool=True, # draw the depth of the loss
                  hard_pairs:bool=True, # select windows behind stages 1 and 2
                  forward:str='truncated', # the walk ends at the drawn depth; 'full': it goes on without gradient
