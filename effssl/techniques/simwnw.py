@@ -207,6 +207,16 @@ def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
     if t.how == 'mask': return Masked(t.footprint, t.stats, t.threshold or 20., t.growth)
     return dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()
 
+# %% ../../nbs/techniques/20_simwnw.ipynb #5620efc1
+def block_of(t:SimWNW, side:int, full:int) -> int: # px
+    "Side of a block; of a view that has yet to grow as much smaller as it is. Raises ValueError if none fits."
+    block = t.block or auto_block(full, t.overlap)
+    if side == full or isinstance(t.way, Dropped): return block
+    wanted, unit = block*side/full, t.way.stride if isinstance(t.way, Tiled) else 1
+    if t.overlap: return max(1, round(wanted))
+    if fit := [b for b in range(unit, side, unit) if side % b == 0]: return min(fit, key=lambda b: abs(b - wanted))
+    raise ValueError(f'views of {side} px have no blocks that fit the stride {unit} of the encoder: take larger ones')
+
 # %% ../../nbs/techniques/20_simwnw.ipynb #561efc4c
 @dataclass
 class Grid:
@@ -217,15 +227,6 @@ class Grid:
     quota: float|None # share of the blocks that goes; None: a threshold decides
     per: str # the quota is one of each 'row' or of the 'image'
     k: int|None # how many blocks that are, in each row or image
-
-def block_of(t:SimWNW, side:int, full:int) -> int: # px
-    "Side of a block; of a view that has yet to grow as much smaller as it is. Raises ValueError if none fits."
-    block = t.block or auto_block(full, t.overlap)
-    if side == full or isinstance(t.way, Dropped): return block
-    wanted, unit = block*side/full, t.way.stride if isinstance(t.way, Tiled) else 1
-    if t.overlap: return max(1, round(wanted))
-    if fit := [b for b in range(unit, side, unit) if side % b == 0]: return min(fit, key=lambda b: abs(b - wanted))
-    raise ValueError(f'views of {side} px have no blocks that fit the stride {unit} of the encoder: take larger ones')
 
 def grid_of(t:SimWNW, side:int, # of the view, px
             full:int|None=None, # side when it has grown; None: as it is
