@@ -141,9 +141,7 @@ class Technique(nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def check_views(self, sizes:list[int]):
         "Raise ValueError for views, of these sides in px, that it cannot work with."
-    def check_smaller(self, sizes:list[int], full:list[int]):
-        "The same for views that another technique makes grow to their full sides."
-        if self.canvas: self.check_views(sizes)
+    def check_smaller(self, sizes:list[int], full:list[int]): self.check_views(sizes) # of views that are yet to grow
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
     def around(self, step:Step, branch:Branch) -> ContextManager:
         "Around one branch's step."

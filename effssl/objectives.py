@@ -94,11 +94,24 @@ class Objective(nn.Module):
         "Parameters without weight decay, whatever the optimiser."
         return []
 
-# %% ../nbs/05_objectives.ipynb #20a28992
+# %% ../nbs/05_objectives.ipynb #05b00003
 def grows(t:Technique) -> bool:
     "Whether a technique schedules the views."
     return type(t).views is not Technique.views
 
+def check_sizes(techniques, sizes:list[int]): # px
+    "Raise ValueError where one cannot work with these views, or with the smaller ones that another begins with."
+    for t in techniques: t.check_views(sizes)
+    augs = [Aug(s) for s in sizes]
+    for g in filter(grows, techniques):
+        found = {tuple(a.size for a in g.views(augs, n/200)) for n in range(201)} - {tuple(sizes)}
+        for t, small in product((t for t in techniques if t.canvas and t is not g), sorted(found)):
+            try: t.check_smaller([*small], sizes)
+            except ValueError as e:
+                raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '
+                                 f'{e}') from e
+
+# %% ../nbs/05_objectives.ipynb #20a28992
 def check_together(techniques, encoder:nn.Module):
     "Raise ValueError for two techniques that cannot work together."
     for a, b in combinations(techniques, 2):
@@ -114,17 +127,6 @@ def check_together(techniques, encoder:nn.Module):
         alike = a.even and b.even or a.attends and b.attends
         if alike and (same := [s.name for s in steps(encoder) if a.here(s) and b.here(s)]):
             raise ValueError(f'{names} both act after {", ".join(same)}: give them blocks of their own')
-
-def check_smaller(techniques, sizes:list[int]): # px
-    "Raise ValueError where one cannot work with the smaller views that another begins with."
-    augs = [Aug(s) for s in sizes]
-    for g in filter(grows, techniques):
-        found = {tuple(a.size for a in g.views(augs, n/200)) for n in range(201)} - {tuple(sizes)}
-        for t, small in product((t for t in techniques if t is not g), sorted(found)):
-            try: t.check_smaller([*small], sizes)
-            except ValueError as e:
-                raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '
-                                 f'{e}') from e
 
 def modules_of(whole:nn.Module, *kinds:type) -> list[nn.Module]:
     "Its modules of these kinds, also those within others: copies of an objective at other depths."
@@ -160,8 +162,7 @@ class Framework(nn.Module):
     def check(self, batch:int, sizes:list[int], images:int|None=None):
         "Raise ValueError for a batch of all processes, sides of views in px or a number of images that do not fit."
         for o in modules_of(self, Objective): o.check_batch(batch, images)
-        for t in self.techniques: t.check_views(sizes)
-        check_smaller(self.techniques, sizes)
+        check_sizes(self.techniques, sizes)
     def views_at(self, augs:list, progress:float) -> list:
         "The recipes of the views at this part of the training, as the techniques have it."
         for t in self.techniques: augs = t.views(augs, progress)

@@ -130,14 +130,7 @@ class Pretrain(L.LightningModule):
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
 
-# %% ../nbs/06_train.ipynb #6b068836
-def clock(module:Pretrain, batch_idx:int) -> dict:
-    "Where in the training this step is: fields of `Walk`."
-    last = max(1, module.trainer.estimated_stepping_batches - 1)
-    return dict(progress=min(1., module.global_step/last), epoch=module.current_epoch,
-                epochs=module.trainer.max_epochs, step=module.global_step,
-                micro=batch_idx % module.trainer.accumulate_grad_batches, seed=module.seed, rank=module.global_rank)
-
+# %% ../nbs/06_train.ipynb #06b00003
 def stage_starts(techniques, total:int) -> list[int]:
     "The steps, of a training of `total`, at which schedule and optimiser begin anew for a technique; 0 first."
     last = max(1, total - 1)
@@ -148,6 +141,14 @@ def begin_anew(module:Pretrain, optimizer):
     "Let the optimiser forget momenta and the like, where a stage of the training begins."
     starts = stage_starts(module.framework.techniques, module.trainer.estimated_stepping_batches)
     if module.global_step in starts[1:]: optimizer.state.clear()
+
+# %% ../nbs/06_train.ipynb #6b068836
+def clock(module:Pretrain, batch_idx:int) -> dict:
+    "Where in the training this step is: fields of `Walk`."
+    last = max(1, module.trainer.estimated_stepping_batches - 1)
+    return dict(progress=min(1., module.global_step/last), epoch=module.current_epoch,
+                epochs=module.trainer.max_epochs, step=module.global_step,
+                micro=batch_idx % module.trainer.accumulate_grad_batches, seed=module.seed, rank=module.global_rank)
 
 def optimizer_of(module:Pretrain) -> dict:
     "The optimiser by name, and the schedule of each parameter group."

@@ -13,7 +13,8 @@ NEED_TOKENS = {'dinov2'}  # frameworks that refuse encoders, and techniques, wit
 ARGUMENTS = {  # blocks of their own, so that pairs need not act after the same
     'simprune': dict(blocks=[1, 3]), 'dynamicsimprune': dict(blocks=[2], compute=.8), 'evit': dict(blocks=[2]),
     'tome': dict(blocks=[2, 4]), 'last_block': {}, 'resize': {}, 'simwnw': {}, 'accel': {}, 'dual_gating': {},
-    'rotation': {}, 's3l': dict(stages=[[0, .5], [.8, 1]]), 'ets': dict(start=.5, phases=2)}  # 16 px, which blocks divide
+    'rotation': {},
+    's3l': dict(stages=[[0, .5], [.8, 1]]), 'ets': dict(start=.5, phases=2)}  # views of 16 px, which blocks divide
 
 
 def guessed(technique: str) -> dict:

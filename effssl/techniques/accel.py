@@ -48,7 +48,6 @@ def windows_at(x:Tensor, # (B,C,H,W)
 # %% ../../nbs/techniques/22_accel.ipynb #4791aab7
 class Accel(Technique):
     "Intermediate losses: partial back-propagation and hard pairs (Accel, Alg. 1 and eq. 4)."
-    at_depths = True
     def __init__(self, partial_backprop:bool=True, # draw the depth of the loss
                  hard_pairs:bool=True, # select windows behind stages 1 and 2
                  forward:str='truncated', # the walk ends at the drawn depth; 'full': it goes on without gradient
@@ -63,7 +62,7 @@ class Accel(Technique):
         super().__init__()
         self.partial_backprop, self.hard_pairs, self.judges_teach = partial_backprop, hard_pairs, judges_teach
         self.forward_mode, self.scheme, self.select = forward, scheme, select
-        self.depths, self.weights = tuple(depths), tuple(weights or [1]*len(depths))
+        self.at_depths, self.depths, self.weights = True, tuple(depths), tuple(weights or [1]*len(depths))
         self.windows = 1 if select == 'random' else windows
         self.share = region if of == 'area' else region**2  # of the area
     def setup(self, framework:Framework):

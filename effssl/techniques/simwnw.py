@@ -148,7 +148,6 @@ class SimWNW(Technique):
         self.per = self.per or ('row' if self.how == 'compact' and patch is None else 'image')
         self.way = way_of(self, framework, patch)
         self.block, self.ragged = self.block or patch, isinstance(self.way, Dropped) and self.threshold is not None
-        self.way.setup(framework)
     def check_views(self, sizes): check_side(self, sizes[0])
     def check_smaller(self, sizes, full): check_side(self, sizes[0], full[0])
     def before(self, walk):
@@ -191,7 +190,7 @@ def patch_of(encoder:nn.Module) -> int|None:
     return encoder.patch_embed.patch_size[0] if any(s.kind == 'embed' for s in steps(encoder)) else None
 
 def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
-    "What does the removing in this framework's encoder. Raises ValueError where that cannot work."
+    "What does the removing in this framework's encoder, set up. Raises ValueError where that cannot work."
     if framework.needs_tokens:
         raise ValueError(f'the loss of {type(framework).__name__} compares patches, which SimWNW would remove: '
                          'use DINO or MoCo v3')
@@ -204,8 +203,10 @@ def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
         what = f'threshold {t.threshold}' if t.threshold is not None else f'a quota per {t.per}'
         raise ValueError(f"{what} leaves rows of different lengths, which do not pack: "
                          "how='exact' or 'mask', or a quota per row")
-    if t.how == 'mask': return Masked(t.footprint, t.stats, t.threshold or 20., t.growth)
-    return dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()
+    how = dict(compact=Packed, exact=Tiled, reuse=Reused)
+    way = Masked(t.footprint, t.stats, t.threshold or 20., t.growth) if t.how == 'mask' else how[t.how]()
+    way.setup(framework)
+    return way
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #5620efc1
 def block_of(t:SimWNW, side:int, full:int) -> int: # px
