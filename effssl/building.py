@@ -25,7 +25,7 @@ from .views import AUGS, Aug, augmentations, random_views
 # %% ../nbs/83_building.ipynb #24aa0006
 def view_values(args:dict) -> dict: # as `view_args` of a recipe
     "Numbers as `Aug` has them. Raises ValueError for what a view has not, or what it cannot be."
-    like = {f.name: f.default for f in fields(Aug) if f.name != 'size'}
+    like = {f.name: f.default for f in fields(Aug) if f.name not in ('size', 'full', 'pick')}
     for name, v in args.items():
         if name not in like: raise unknown('part of a view in view_args', name, like)
         if not possible(name, v, like[name]):

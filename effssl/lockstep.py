@@ -26,6 +26,7 @@ class Meta:
     views: tuple[int, ...] = () # numbers of the views in the stack
     mask: Tensor|None = None # (B,N) True where a patch is hidden (iBOT)
     window: Tensor|None = None # (B,4) what part of the view goes on: y, x, height, width in [0,1]
+    full: int|None = None # side that the view will have when it has grown, px; None: the one it has
     def of(self, rows:Tensor) -> 'Meta':
         "The same of some of the images."
         return Meta(**{f.name: v[rows] if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self)})
@@ -132,6 +133,8 @@ class Technique(nn.Module):
     attends: bool = False # whether it replaces the attention of the steps that it acts at
     splits: bool = False # whether it cuts online views into parts, which are rows of their own
     closes: bool = False # whether it closes parts of the encoder's convolutions
+    at_depths: bool = False # whether it takes the loss at other depths than the last
+    restarts: tuple = () # shares of the training, 0…1, at which the schedule and the optimiser begin anew
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."
@@ -140,6 +143,7 @@ class Technique(nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
     def check_views(self, sizes:list[int]):
         "Raise ValueError for views, of these sides in px, that it cannot work with."
+    def check_smaller(self, sizes:list[int], full:list[int]): self.check_views(sizes) # of views that are yet to grow
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
     def around(self, step:Step, branch:Branch) -> ContextManager:
         "Around one branch's step."

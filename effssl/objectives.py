@@ -10,7 +10,7 @@ __all__ = ['pooled', 'Objective', 'Framework', 'branch', 'siamese', 'momentum_pa
 # %% ../nbs/05_objectives.ipynb #7a64729e
 import copy, inspect, math
 from contextlib import nullcontext
-from itertools import combinations, groupby
+from itertools import combinations, groupby, product
 from typing import Any, Callable
 
 import torch
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from .lockstep import Branch, Meta, Technique, Walk, advance, lockstep, steps, total_loss
-from .views import View, normalize
+from .views import Aug, View, normalize
 
 # %% ../nbs/05_objectives.ipynb #5b2e91c4
 def named_arguments(init:Callable, args:tuple, kw:dict) -> dict:
@@ -94,6 +94,23 @@ class Objective(nn.Module):
         "Parameters without weight decay, whatever the optimiser."
         return []
 
+# %% ../nbs/05_objectives.ipynb #05b00003
+def grows(t:Technique) -> bool:
+    "Whether a technique schedules the views."
+    return type(t).views is not Technique.views
+
+def check_sizes(techniques, sizes:list[int]): # px
+    "Raise ValueError where one cannot work with these views, or with the smaller ones that another begins with."
+    for t in techniques: t.check_views(sizes)
+    augs = [Aug(s) for s in sizes]
+    for g in filter(grows, techniques):
+        found = {tuple(a.size for a in g.views(augs, n/200)) for n in range(201)} - {tuple(sizes)}
+        for t, small in product((t for t in techniques if t.canvas and t is not g), sorted(found)):
+            try: t.check_smaller([*small], sizes)
+            except ValueError as e:
+                raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '
+                                 f'{e}') from e
+
 # %% ../nbs/05_objectives.ipynb #20a28992
 def check_together(techniques, encoder:nn.Module):
     "Raise ValueError for two techniques that cannot work together."
@@ -103,6 +120,9 @@ def check_together(techniques, encoder:nn.Module):
             raise ValueError(f'{names} both decide what of a view goes into the encoder: name one of them')
         if a.closes and b.closes:
             raise ValueError(f'{names} both close parts of the same convolutions, each as if alone: name one of them')
+        if grows(a) and grows(b): raise ValueError(f'{names} both schedule the views: name one of them')
+        if a.at_depths and b.at_depths:
+            raise ValueError(f'{names} both take the loss at other depths than the last: name one of them')
         if a.ragged and b.even or b.ragged and a.even:
             raise ValueError(f'of {names} one leaves every image a number of tokens of its own, '
                              'the other needs as many of each: name one')
@@ -144,7 +164,7 @@ class Framework(nn.Module):
     def check(self, batch:int, sizes:list[int], images:int|None=None):
         "Raise ValueError for a batch of all processes, sides of views in px or a number of images that do not fit."
         for o in modules_of(self, Objective): o.check_batch(batch, images)
-        for t in self.techniques: t.check_views(sizes)
+        check_sizes(self.techniques, sizes)
     def views_at(self, augs:list, progress:float) -> list:
         "The recipes of the views at this part of the training, as the techniques have it."
         for t in self.techniques: augs = t.views(augs, progress)
@@ -166,7 +186,8 @@ def branch(encoder:nn.Module, role:str, views:list[View], *numbers:int) -> Branc
     x = torch.cat([views[n].x for n in numbers])
     matrices = [views[n].matrix for n in numbers]
     matrix = None if any(m is None for m in matrices) else torch.cat(matrices)  # None: a user's own views may have none
-    return Branch(normalize(x, encoder), encoder, role, numbers[0], len(numbers), meta=Meta(x, matrix, tuple(numbers)))
+    meta = Meta(x, matrix, tuple(numbers), full=views[numbers[0]].full)
+    return Branch(normalize(x, encoder), encoder, role, numbers[0], len(numbers), meta=meta)
 
 def siamese(encoder, views) -> tuple[list[Branch], list[tuple[int, int]]]:
     "Online branches of one encoder; the first two are a pair."

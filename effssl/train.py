@@ -9,6 +9,7 @@ __all__ = ['OPTIMIZERS', 'LOGGERS', 'EVERY', 'PRECISIONS', 'param_groups', 'cosi
 
 # %% ../nbs/06_train.ipynb #2c76685f
 import json, logging, math, os, pickle, signal, time, warnings
+from bisect import bisect_left, bisect_right
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,6 +124,7 @@ class Pretrain(L.LightningModule):
     def configure_optimizers(self): return optimizer_of(self)
     def on_before_optimizer_step(self, optimizer):
         self.framework.before_step(self.current_epoch)  # objectives look at their gradients
+        begin_anew(self, optimizer)
         move_decay(optimizer, self.optim, clock(self, 0)['progress'])
     def optimizer_step(self, *args, **kw):
         super().optimizer_step(*args, **kw)
@@ -138,6 +140,18 @@ class Pretrain(L.LightningModule):
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
 
+# %% ../nbs/06_train.ipynb #06b00003
+def stage_starts(techniques, total:int) -> list[int]:
+    "The steps, of a training of `total`, at which schedule and optimiser begin anew for a technique; 0 first."
+    last = max(1, total - 1)
+    asked = {bisect_left(range(total), share, key=lambda n: n/last) for t in techniques for share in t.restarts}
+    return [0, *sorted(asked - {0, total})]
+
+def begin_anew(module:Pretrain, optimizer):
+    "Let the optimiser forget momenta and the like, where a stage of the training begins."
+    starts = stage_starts(module.framework.techniques, module.trainer.estimated_stepping_batches)
+    if module.global_step in starts[1:]: optimizer.state.clear()
+
 # %% ../nbs/06_train.ipynb #6b068836
 def clock(module:Pretrain, batch_idx:int) -> dict:
     "Where in the training this step is: fields of `Walk`."
@@ -151,8 +165,11 @@ def optimizer_of(module:Pretrain) -> dict:
     o, techniques = module.optim, module.framework.techniques
     total = module.trainer.estimated_stepping_batches
     warmup = round(o['warmup_epochs']*total/module.trainer.max_epochs)
+    starts = stage_starts(techniques, total)
     def scheduled(step):
-        factor = cosine_factor(step, total, warmup)
+        stage = bisect_right(starts, step) - 1
+        length = [*starts, total][stage + 1] - starts[stage]
+        factor = cosine_factor(step - starts[stage], length, min(warmup, length))
         for t in techniques: factor = t.lr_factor(factor, min(1., step/max(1, total - 1)))
         return factor
     groups = param_groups(module.framework, o['weight_decay'], decay_all=o['optimizer'] == 'sgd')

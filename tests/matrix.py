@@ -13,7 +13,8 @@ NEED_TOKENS = {'dinov2'}  # frameworks that refuse encoders, and techniques, wit
 ARGUMENTS = {  # blocks of their own, so that pairs need not act after the same
     'simprune': dict(blocks=[1, 3]), 'dynamicsimprune': dict(blocks=[2], compute=.8), 'evit': dict(blocks=[2]),
     'tome': dict(blocks=[2, 4]), 'last_block': {}, 'resize': {}, 'simwnw': {}, 'accel': {}, 'dual_gating': {},
-    'rotation': {}, 'fast_moco': {}, 'cdg': {}}
+    'rotation': {}, 'fast_moco': {}, 'cdg': {},
+    's3l': dict(stages=[[0, .5], [.8, 1]]), 'ets': dict(start=.5, phases=2)}  # views of 16 px, which blocks divide
 
 
 def guessed(technique: str) -> dict:
@@ -23,14 +24,16 @@ def guessed(technique: str) -> dict:
 
 TECHNIQUES = {t: ARGUMENTS.get(t, guessed(t)) for t in names('technique')}
 WORKS = {  # on an encoder of the family
-    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco', 'cdg', 'back_razor'},
+    'ResNet': {'resize', 'simwnw', 'accel', 'dual_gating', 'rotation', 'resolution', 'fast_moco', 'cdg', 'back_razor',
+               's3l', 'ets'},
     'ViT': {'simprune', 'dynamicsimprune', 'evit', 'tome', 'last_block', 'simwnw', 'rotation', 'random_tokens',
             'resolution', 'mctf', 'patch_slimming', 'selfslim', 'expediting_vit', 'patch_schedule', 'fast_moco',
-            'back_razor'}}
+            'back_razor', 's3l', 'ets'}}
 NEW = {*TECHNIQUES} - WORKS['ResNet'] - WORKS['ViT']  # nobody has said where these work: trains, or a sentence
 WAYS = [  # of a technique, other than its first
     ('simwnw', dict(threshold=20., how='exact')), ('simwnw', dict(quota=.25, how='mask')),
     ('simwnw', dict(preset='paper')), ('simwnw', dict(preset='held', most=.6)),
     ('simwnw', dict(quota=.25, how='reuse')),
+    ('s3l', dict(stages=[[0, .5], [.8, 1]], attach=.1)), ('ets', dict(hard='loss')),
     ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
     ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True))]

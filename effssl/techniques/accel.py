@@ -62,7 +62,7 @@ class Accel(Technique):
         super().__init__()
         self.partial_backprop, self.hard_pairs, self.judges_teach = partial_backprop, hard_pairs, judges_teach
         self.forward_mode, self.scheme, self.select = forward, scheme, select
-        self.depths, self.weights = tuple(depths), tuple(weights or [1]*len(depths))
+        self.at_depths, self.depths, self.weights = True, tuple(depths), tuple(weights or [1]*len(depths))
         self.windows = 1 if select == 'random' else windows
         self.share = region if of == 'area' else region**2  # of the area
     def setup(self, framework:Framework):

@@ -9,9 +9,8 @@ __all__ = ['Resolution']
 import math
 from dataclasses import replace
 
-from torch import nn
-
 from ..lockstep import Technique
+from ..views import side_of, unit_of
 
 # %% ../../nbs/techniques/36_resolution.ipynb #36a00006
 def share_at(progress:float, # of the training, 0…1
@@ -21,19 +20,6 @@ def share_at(progress:float, # of the training, 0…1
     "Side of the views as a share of the full one."
     if progress >= until: return 1.
     return start + (1 - start)*math.floor(progress/until*(phases - 1))/(phases - 1)
-
-def side_of(full:int, # px
-            share:float, # that is wanted
-            unit:int) -> int: # px
-    "The multiple of a unit that is nearest to a share of the full side, at least one and at most all of it."
-    return min(full, max(1, math.floor(share*full/unit + .5))*unit)
-
-def unit_of(encoder:nn.Module) -> int:
-    "What the sides of views must be multiples of, px. Raises ValueError for a ViT with positions for one size alone."
-    if not hasattr(encoder, 'patch_embed'): return 4
-    if getattr(encoder, 'dynamic_img_size', True): return encoder.patch_embed.patch_size[0]
-    raise ValueError('Resolution changes the size of views, and the positions of this ViT are those of one size: '
-                     'make it with dynamic_img_size=True')
 
 # %% ../../nbs/techniques/36_resolution.ipynb #36a00009
 class Resolution(Technique):
@@ -47,7 +33,7 @@ class Resolution(Technique):
         if not 0 < until < 1: raise ValueError(f'until {until} must be in (0, 1): the end is of full size, e.g. 0.75')
         if phases < 2: raise ValueError(f'phases {phases} must be at least 2: the full size is one of them')
         self.schedule = dict(start=start, until=until, phases=phases)
-    def setup(self, framework): self.unit = unit_of(framework.encoder)
+    def setup(self, framework): self.unit = unit_of(framework.encoder, 'Resolution')
     def check_views(self, sizes):
         start = self.schedule['start']
         if side_of(sizes[0], start, self.unit) < sizes[0]: return

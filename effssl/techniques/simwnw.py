@@ -148,8 +148,8 @@ class SimWNW(Technique):
         self.per = self.per or ('row' if self.how == 'compact' and patch is None else 'image')
         self.way = way_of(self, framework, patch)
         self.block, self.ragged = self.block or patch, isinstance(self.way, Dropped) and self.threshold is not None
-        self.way.setup(framework)
     def check_views(self, sizes): check_side(self, sizes[0])
+    def check_smaller(self, sizes, full): check_side(self, sizes[0], full[0])
     def before(self, walk):
         if not walk.pairs: return  # one view, nothing to compare: evaluation
         remove(self, walk)
@@ -198,7 +198,7 @@ def check_parts(t:SimWNW, framework:nn.Module):
                      "how='compact', or how='mask' with footprint='persistent' or 'waning'")
 
 def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
-    "What does the removing in this framework's encoder. Raises ValueError where that cannot work."
+    "What does the removing in this framework's encoder, set up. Raises ValueError where that cannot work."
     if framework.needs_tokens:
         raise ValueError(f'the loss of {type(framework).__name__} compares patches, which SimWNW would remove: '
                          'use DINO or MoCo v3')
@@ -212,8 +212,20 @@ def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
         raise ValueError(f"{what} leaves rows of different lengths, which do not pack: "
                          "how='exact' or 'mask', or a quota per row")
     check_parts(t, framework)
-    if t.how == 'mask': return Masked(t.footprint, t.stats, t.threshold or 20., t.growth)
-    return dict(compact=Packed, exact=Tiled, reuse=Reused)[t.how]()
+    how = dict(compact=Packed, exact=Tiled, reuse=Reused)
+    way = Masked(t.footprint, t.stats, t.threshold or 20., t.growth) if t.how == 'mask' else how[t.how]()
+    way.setup(framework)
+    return way
+
+# %% ../../nbs/techniques/20_simwnw.ipynb #5620efc1
+def block_of(t:SimWNW, side:int, full:int) -> int: # px
+    "Side of a block; of a view that has yet to grow as much smaller as it is. Raises ValueError if none fits."
+    block = t.block or auto_block(full, t.overlap)
+    if side == full or isinstance(t.way, Dropped): return block
+    wanted, unit = block*side/full, t.way.stride if isinstance(t.way, Tiled) else 1
+    if t.overlap: return max(1, round(wanted))
+    if fit := [b for b in range(unit, side, unit) if side % b == 0]: return min(fit, key=lambda b: abs(b - wanted))
+    raise ValueError(f'views of {side} px have no blocks that fit the stride {unit} of the encoder: take larger ones')
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #561efc4c
 @dataclass
@@ -227,18 +239,19 @@ class Grid:
     k: int|None # how many blocks that are, in each row or image
 
 def grid_of(t:SimWNW, side:int, # of the view, px
+            full:int|None=None, # side when it has grown; None: as it is
             assume:bool=False) -> Grid: # as of `Walk`
     "The grid of a view. Raises ValueError for what does not fit."
-    block = t.block or auto_block(side, t.overlap)
+    block = block_of(t, side, full or side)
     places = block_places(side, block, t.overlap)
     quota, per = (t.assumed_share, 'image') if assume and t.threshold is not None else (t.quota, t.per)
     n = math.isqrt(len(places)) if per == 'row' else len(places)
     k = None if quota is None else count_of(quota, n, 'a row' if per == 'row' else 'an image')
     return Grid(side, block, places, quota, per, k)
 
-def check_side(t:SimWNW, side:int):
+def check_side(t:SimWNW, side:int, full:int|None=None):
     "Raise ValueError for views that the blocks do not fit."
-    grid = grid_of(t, side)
+    grid = grid_of(t, side, full)
     if grid.k and isinstance(t.way, Packed): check_canvas(side, grid.block, grid.k, t.way.stride)
 
 # %% ../../nbs/techniques/20_simwnw.ipynb #6eeb2d94
@@ -274,7 +287,7 @@ def kept_mask(place:Tensor, # (n,2) or (B,n,2) first pixel (x,y) of blocks
 def decide(t:SimWNW, walk:Walk, grid:Grid, views:dict[int, View], v:int, w:int) -> tuple[Match, Tensor]: # gone (B,n)
     "Match view v with view w and choose what goes."
     a, b = views[v], views[w]
-    m = match_blocks(a.x, b.x, a.matrix, b.matrix, t.block, t.overlap, t.search, t.region, t.mirror)
+    m = match_blocks(a.x, b.x, a.matrix, b.matrix, grid.block, t.overlap, t.search, t.region, t.mirror)
     lots = None
     if t.keep == 'random':
         lots = torch.rand(m.psnr.shape, generator=walk.generator('simwnw', walk.rank, v))
@@ -302,7 +315,7 @@ def matched_boxes(walk:Walk, grid:Grid, v:int, w:int, m:Match, gone:Tensor, mirr
 def remove(t:SimWNW, walk:Walk):
     "Decide what goes from each view; tell every branch that carries it, and the walk's notes."
     views, pairs = views_in(walk), pairs_of_views(walk)
-    grid = grid_of(t, views[pairs[0][0]].x.shape[-1], walk.assume)
+    grid = grid_of(t, views[pairs[0][0]].x.shape[-1], walk.branches[0].meta.full, walk.assume)
     grid.places = send(grid.places, walk.branches[0].x.device)
     t.way.block = grid.block
     matched = walk.facts.setdefault(t.way, [])
