@@ -141,8 +141,7 @@ class Technique(nn.Module):
         return args
     def setup(self, framework:nn.Module):
         "Once, before the target is copied; may replace submodules of the encoder, may copy the objective."
-    def check_views(self, sizes:list[int]):
-        "Raise ValueError for views, of these sides in px, that it cannot work with."
+    def check_views(self, sizes:list[int]): "Raise ValueError for views of sides, in px, that it cannot work with."
     def check_smaller(self, sizes:list[int], full:list[int]): self.check_views(sizes) # of views that are yet to grow
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
     def around(self, step:Step, branch:Branch) -> ContextManager:
@@ -165,8 +164,7 @@ class Technique(nn.Module):
     def networks(self, framework:nn.Module, images, image_size:int) -> dict[str, nn.Module]:
         "Networks that a training on these images gives beside its encoder, by name: to be evaluated, too."
         return {}
-    def here(self, step:Step) -> bool:
-        "Whether this is one of the steps that the technique acts after."
+    def here(self, step:Step) -> bool: # whether the technique acts after this step
         return any(fnmatch(step.name, p) for p in self.at)
 
 # %% ../nbs/02_lockstep.ipynb #f5475500

@@ -102,11 +102,10 @@ class Pretrain(L.LightningModule):
                  forward_pass=one_pass): # function framework, views, clock -> loss, walk
         super().__init__()
         if optimizer not in OPTIMIZERS: raise unknown('optimizer', optimizer, OPTIMIZERS)
-        self.framework, self.augs, self.seed = framework, list(augs), seed
+        self.framework, self.augs, self.seed, self.forward_pass = framework, list(augs), seed, forward_pass
         self.optim = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, weight_decay_end=weight_decay_end,
                           warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
-        self.forward_pass = forward_pass
         self.online = OnlineProbe(framework.encoder.num_features, classes) if classes else None
         self.history, self.seen, self.plan = [], Steps(), {}
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
