@@ -184,7 +184,7 @@ def run_notebook(r:Recipe, # complete
     if not NOTEBOOK.exists():
         raise FileNotFoundError(f'no notebook at {str(NOTEBOOK)!r}: install effssl from a checkout, pip install -e .')
     values, has = {**asdict(r), 'out': str(out), 'device': device, 'progress': 'plain',
-                   'processes': 1}, set(papermill.inspect_notebook(NOTEBOOK))
+                   'processes': 1, 'recompute': False}, set(papermill.inspect_notebook(NOTEBOOK))
     if has != set(values):
         odd = ', '.join(sorted(has ^ set(values)))
         raise ValueError(f'parameters of {NOTEBOOK.name} are not those of a recipe: {odd}')
