@@ -105,7 +105,7 @@ def check_sizes(techniques, sizes:list[int]): # px
     augs = [Aug(s) for s in sizes]
     for g in filter(grows, techniques):
         found = {tuple(a.size for a in g.views(augs, n/200)) for n in range(201)} - {tuple(sizes)}
-        for t, small in product((t for t in techniques if t.canvas and t is not g), sorted(found)):
+        for t, small in product((t for t in techniques if (t.canvas or t.splits) and t is not g), sorted(found)):
             try: t.check_smaller([*small], sizes)
             except ValueError as e:
                 raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '

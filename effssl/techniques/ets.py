@@ -15,7 +15,7 @@ from torch import Tensor
 from ..lockstep import Technique, embed
 from ..lookup import unknown
 from ..objectives import Framework, pooled
-from ..views import TRIES, Aug, crop_boxes, draws_of, normalize, render, side_of, unit_of
+from ..views import TRIES, Aug, check_start, crop_boxes, draws_of, normalize, render, side_of, unit_of
 
 # %% ../../nbs/techniques/39_ets.ipynb #39a00006
 RISE, LOWEST, LAST = .3, 1/25, 1e-3  # share of a cycle that rises; shares of its maximum at its start and at its end
@@ -105,9 +105,7 @@ class ETS(Technique):
         self.unit = unit_of(framework.encoder, 'ETS')
         self.owner = (framework,)  # in a tuple: not a submodule
     def check_views(self, sizes):
-        if side_of(sizes[0], self.start, self.unit) < sizes[0]: return
-        raise ValueError(f'start {self.start:.3g} of {sizes[0]} px, in steps of {self.unit} px, is {sizes[0]} px '
-                         'again: ask for less, or take smaller patches')
+        check_start(f'start {self.start:.3g}', self.start, sizes[0], self.unit)
     def lr_factor(self, factor, progress):
         cycle, share = where(progress, self.cycles)
         return self.gamma**cycle*one_cycle(share)

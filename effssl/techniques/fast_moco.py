@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..lockstep import Branch, Technique, Walk, steps
 from ..objectives import pooled
 from ..tokens import keep_tokens, patch_drop_rate
-from ..views import Aug
 
 # %% ../../nbs/techniques/37_fast_moco.ipynb #37a00006
 def parts_of(x:Tensor, # (B,C,H,W)
@@ -110,15 +109,14 @@ class FastMoCo(Technique):
         tokens = any(s.kind == 'embed' for s in stages)
         self.patch = framework.encoder.patch_embed.patch_size[0] if tokens else None
         self.last, self.globals = stages[-1].name, framework.views
-        self.siamese, self.views_at = framework.momentum is None, framework.views_at
+        self.siamese = framework.momentum is None
         check_others(self, framework, tokens)
     def check_views(self, sizes):
         unit = self.divisions*(self.patch or 1)
-        for t in range(101):  # of the training: others may change the size of views
-            for a in self.views_at([Aug(s) for s in sizes], t/100)[:self.globals]:
-                if a.size % unit == 0: continue
-                raise ValueError(f'FastMoCo cannot cut views of {a.size} px in {self.divisions} × {self.divisions} '
-                                 f'parts: use sides that are multiples of {unit} px, from the first step to the last')
+        for side in sizes[:self.globals]:
+            if side % unit == 0: continue
+            raise ValueError(f'FastMoCo cannot cut views of {side} px in {self.divisions} × {self.divisions} '
+                             f'parts: use sides that are multiples of {unit} px, from the first step to the last')
     def split(self, walk) -> list[Branch]:
         "The branches that travel in parts."
         return [b for b in walk.branches if b.role == 'online' and b.view < self.globals]

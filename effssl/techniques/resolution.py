@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from ..lockstep import Technique
-from ..views import side_of, unit_of
+from ..views import check_start, side_of, unit_of
 
 # %% ../../nbs/techniques/36_resolution.ipynb #36a00006
 def share_at(progress:float, # of the training, 0…1
@@ -36,9 +36,7 @@ class Resolution(Technique):
     def setup(self, framework): self.unit = unit_of(framework.encoder, 'Resolution')
     def check_views(self, sizes):
         start = self.schedule['start']
-        if side_of(sizes[0], start, self.unit) < sizes[0]: return
-        raise ValueError(f'start {start} of {sizes[0]} px, in steps of {self.unit} px, is {sizes[0]} px again: '
-                         'ask for less, or take smaller patches')
+        check_start(f'start {start}', start, sizes[0], self.unit)
     def views(self, augs, progress):
         share = share_at(progress, **self.schedule)
         return [replace(a, size=side_of(a.size, share, self.unit)) for a in augs]

@@ -14,7 +14,7 @@ from ..cost import step_table
 from ..lockstep import Technique, steps
 from ..masks import mean_of_kept
 from ..objectives import pooled
-from ..views import side_of, unit_of
+from ..views import check_start, side_of, unit_of
 
 # %% ../../nbs/techniques/38_s3l.ipynb #38a00006
 def check_stages(stages, attach:float|None) -> tuple:
@@ -68,9 +68,7 @@ class S3L(Technique):
         self.objective = framework.objective.copy_for(width)
     def check_views(self, sizes):
         for _, share in self.stages:
-            if share == 1 or side_of(sizes[0], share, self.unit) < sizes[0]: continue
-            raise ValueError(f'stages: {share} of {sizes[0]} px, in steps of {self.unit} px, is {sizes[0]} px again: '
-                             'ask for less, or take smaller patches')
+            if share < 1: check_start(f'stages: {share}', share, sizes[0], self.unit)
     def views(self, augs, progress):
         share = [side for start, side in self.stages if start <= progress][-1]
         if share == 1: return augs
