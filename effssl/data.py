@@ -18,7 +18,7 @@ from typing import Callable, Iterator
 import numpy as np, torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from .lookup import imported, need, unknown
 
@@ -438,13 +438,26 @@ def arrange(tree:Tree, name:str) -> Found:
     return Found(name, splits, counts | dict(pretrain=len(pretrain or train)), why, told)
 
 # %% ../nbs/00_data.ipynb #58164fe2
+def both(split:str, make:Callable) -> Dataset: # part -> data set of torchvision
+    "The test images, or those of train and val together: what the field trains on."
+    if split == 'test': return make('test')
+    parts = make('train'), make('val')
+    whole = ConcatDataset(parts)
+    whole.labels = [label for part in parts for label in part._labels]
+    whole.classes = getattr(parts[0], 'classes', None)
+    return whole
+
 TORCHVISION = {
     'cifar10':  lambda sets, root, s: sets.CIFAR10(root, s != 'test', download=True),
     'cifar100': lambda sets, root, s: sets.CIFAR100(root, s != 'test', download=True),
     'stl10':    lambda sets, root, s: sets.STL10(root, {'pretrain': 'unlabeled'}.get(s, s), download=True),
-    'aircraft': lambda sets, root, s: sets.FGVCAircraft(root, 'test' if s == 'test' else 'trainval', download=True)}
+    'aircraft': lambda sets, root, s: sets.FGVCAircraft(root, 'test' if s == 'test' else 'trainval', download=True),
+    'food':     lambda sets, root, s: sets.Food101(root, 'test' if s == 'test' else 'train', download=True),
+    'pets':     lambda sets, root, s: sets.OxfordIIITPet(root, 'test' if s == 'test' else 'trainval', download=True),
+    'flowers':  lambda sets, root, s: both(s, lambda part: sets.Flowers102(root, part, download=True)),
+    'dtd':      lambda sets, root, s: both(s, lambda part: sets.DTD(root/'torchvision', part, download=True))}
 EMBEDDED = {'photos': photos, 'digits': digits}
-FOLDERS = ('imagenet', 'imagenet100', 'tinyimagenet', 'cars')  # Stanford Cars: torchvision no longer finds them
+FOLDERS = ('imagenet', 'imagenet100', 'tinyimagenet', 'cub', 'cars', 'caltech101')  # torchvision no longer finds Cars
 
 # %% ../nbs/00_data.ipynb #58164fe3
 SIZES = {'photos': 32, 'digits': 16, 'cifar10': 32, 'cifar100': 32, 'stl10': 96, 'tinyimagenet': 64}  # side in px

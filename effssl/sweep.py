@@ -47,6 +47,7 @@ def expand(base:dict|None=None, # parameters of all runs
 
 # %% ../nbs/70_sweep.ipynb #07157d87
 COUNTS = dict(cifar10=50_000, cifar100=50_000, stl10=100_000, aircraft=6_667, cars=8_144,
+              food=75_750, pets=3_680, flowers=2_040, dtd=3_760, cub=5_994, caltech101=3_030,
               imagenet=1_281_167, imagenet100=126_689, tinyimagenet=100_000)  # training images
 
 @lru_cache

@@ -100,17 +100,18 @@ def linear_scores(train, test, protocol:str='logistic', seed:int=0, device='cpu'
     about = f'linear probe {protocol}, offline, {how}, {crops}' + ('' if protocol == 'logistic' else f', seed {seed}')
     return {'linear': score(logits.argmax(1), test[1], about)} | further(logits, test[1], about)
 
-def further(logits:Tensor, labels:Tensor, about:str) -> dict[str, Score]:
+def further(logits:Tensor, labels:Tensor, about:str, name:str='linear') -> dict[str, Score]: # of what is scored
     "Top-5 and balanced accuracy, where they say more than top-1."
     out, each = {}, labels.bincount(minlength=logits.shape[1])
     if logits.shape[1] > 5:
         hit = (logits.topk(5).indices == labels[:, None]).any(1)
-        out['linear_top5'] = Score(hit.float().mean().item()*100, len(labels), f'top-5, {about}')
+        out[f'{name}_top5'] = Score(hit.float().mean().item()*100, len(labels), f'top-5, {about}')
     if len(each[each > 0].unique()) > 1:
         right = labels[logits.argmax(1) == labels].bincount(minlength=len(each))
         share = (right/each)[each > 0]
         error = 100*(share*(1 - share)/each[each > 0]).sum().sqrt().item()/len(share)
-        out['linear_balanced'] = Score(share.mean().item()*100, len(labels), f'mean over classes, {about}', error=error)
+        out[f'{name}_balanced'] = Score(share.mean().item()*100, len(labels), f'mean over classes, {about}',
+                                        error=error)
     return out
 
 # %% ../../nbs/probes/61_linear.ipynb #61aa0005
