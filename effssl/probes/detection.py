@@ -368,6 +368,7 @@ def detector(encoder:nn.Module, # copied
              longest:int=1333, # px
              width:int=256, # channels of the pyramid
              rois:int=512, # regions of an image that the heads learn from
+             proposals:int=2000, # regions of an image that these are drawn from; half as many to test
             ) -> nn.Module: # torchvision's FasterRCNN or MaskRCNN
     "A detector on an encoder. Raises ValueError for an encoder without the maps that the pyramid wants."
     from torchvision.models import detection as tv
@@ -383,8 +384,9 @@ def detector(encoder:nn.Module, # copied
     mean, std = getattr(encoder, 'mean_std', (MEAN, STD))
     more = dict(mask_roi_pool=MultiScaleRoIAlign(['0'], 14, 2)) if masks and kind == 'c4' else {}
     if kind == 'c4':
-        more |= dict(box_roi_pool=MultiScaleRoIAlign(['0'], 14, 2), box_head=Stage4(trunk.encoder, channels[3]),
-                     rpn_pre_nms_top_n_train=12_000, rpn_pre_nms_top_n_test=6000)
+        more |= dict(box_roi_pool=MultiScaleRoIAlign(['0'], 14, 2), box_head=Stage4(trunk.encoder, channels[3]))
+    for part, n in (('train', proposals), ('test', proposals//2)):  # before and after suppression
+        more |= {f'rpn_pre_nms_top_n_{part}': 6*n if kind == 'c4' else n, f'rpn_post_nms_top_n_{part}': n}
     net = (tv.MaskRCNN if masks else tv.FasterRCNN)(
         Pyramid(trunk, neck, width), classes + 1, min_size=tuple(sides), max_size=longest, image_mean=mean,
         image_std=std, size_divisible=unit, rpn_anchor_generator=anchors(strides, sides[-1], kind == 'c4'),
@@ -396,11 +398,12 @@ def detector(encoder:nn.Module, # copied
 SCHEDULES = {
     'moco':   dict(steps=24_000, drops=(18_000, 22_000), warmup=100, batch_size=16, optimizer='sgd', lr=.02,
                    weight_decay=1e-4, pyramid='c4', sides=tuple(range(480, 801, 32)), longest=1333, width=256,
-                   rois=512),
+                   rois=512, proposals=2000),
     'vitdet': dict(steps=184_375, drops=(163_889, 177_546), warmup=250, batch_size=64, optimizer='adamw', lr=1e-4,
-                   weight_decay=.1, pyramid='vitdet', sides=(1024,), longest=1024, width=256, rois=512),
+                   weight_decay=.1, pyramid='vitdet', sides=(1024,), longest=1024, width=256, rois=512,
+                   proposals=2000),
     'mini':   dict(steps=300, drops=(240,), warmup=20, batch_size=8, optimizer='adamw', lr=5e-4,
-                   weight_decay=1e-4, pyramid=None, sides=(192,), longest=320, width=64, rois=64)}
+                   weight_decay=1e-4, pyramid=None, sides=(192,), longest=320, width=64, rois=64, proposals=400)}
 # lr is for the batch size beside it, and follows a batch of another
 
 def schedule(name:str, steps:int|None=None, batch_size:int|None=None, side:int|None=None, pyramid:str|None=None) -> dict:
