@@ -580,7 +580,7 @@ def show_boxes(image:Tensor, # (3,H,W) uint8
 def fingerprint(encoder:nn.Module, told:dict) -> str:
     "Eight letters for an encoder's weights and what is done with them."
     h = hashlib.sha256(json.dumps([type(encoder).__name__, told], sort_keys=True).encode())
-    for name, t in encoder.state_dict().items(): h.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
+    for name, t in encoder.state_dict().items(): h.update(name.encode() + t.cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:8]
 
 def protocol_of(p:dict, what:str, frozen:bool, masks:bool, seed:int, device) -> str:
