@@ -402,11 +402,13 @@ SCHEDULES = {
     'vitdet': dict(steps=184_375, drops=(163_889, 177_546), warmup=250, batch_size=64, optimizer='adamw', lr=1e-4,
                    weight_decay=.1, pyramid='vitdet', sides=(1024,), longest=1024, width=256, rois=512,
                    proposals=2000),
-    'mini':   dict(steps=300, drops=(240,), warmup=20, batch_size=8, optimizer='adamw', lr=5e-4,
-                   weight_decay=1e-4, pyramid=None, sides=(192,), longest=320, width=64, rois=64, proposals=400)}
+    'mini':   dict(steps=300, drops=(240,), warmup=20, batch_size=4, optimizer='adamw', lr=5e-4,
+                   weight_decay=1e-4, pyramid=None, sides=(160,), longest=272, width=64, rois=64, proposals=400)}
 # lr is for the batch size beside it, and follows a batch of another
 
-def scheduled(name:str, steps:int|None=None, batch_size:int|None=None, side:int|None=None, pyramid:str|None=None) -> dict:
+def scheduled(name:str, # one of `SCHEDULES`
+              steps:int|None=None, batch_size:int|None=None, side:int|None=None, # None: the schedule's
+              pyramid:str|None=None) -> dict:
     "A schedule, shortened or lengthened in proportion, its learning rate by the batch. Raises ValueError."
     if name not in SCHEDULES: raise unknown('schedule', name, SCHEDULES)
     p = dict(SCHEDULES[name])
