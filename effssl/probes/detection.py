@@ -71,6 +71,7 @@ def placed(truth:dict, h:int, w:int, relative:bool) -> dict:
     masks = [decoded(s, h, w) for s, t in zip(truth['segments'], there.tolist()) if t]
     return out | dict(masks=torch.stack(masks) if masks else torch.zeros(0, h, w, dtype=torch.uint8))
 
+# %% ../../nbs/probes/63_detection.ipynb #63a00045
 def of_classes(data:Boxed, wanted:list[str]|None) -> Boxed: # None: all
     "The same images with the boxes of some classes. Raises ValueError for one that the set has not."
     if wanted is None: return data
@@ -119,6 +120,7 @@ def yolo_classes(tree:Tree, files:list[str]) -> list[str]:
         if names: return list(names.values()) if isinstance(names, dict) else list(names)
     raise ValueError(f'{str(tree.root)!r} has no YAML file with names: of the classes: add one, e.g. data.yaml')
 
+# %% ../../nbs/probes/63_detection.ipynb #63a00046
 def yolo(root, split:str) -> Boxed: # 'train' or 'test'
     "A split of a folder or zip in YOLO's layout. Raises ValueError for what it has not."
     tree = Tree(root)
@@ -541,6 +543,7 @@ def detect(net:nn.Module, data:Boxed, batch_size:int=8): # yields (found, truth)
             yield f, t
     net.train(was)
 
+# %% ../../nbs/probes/63_detection.ipynb #63a00047
 def average_precision(pairs, # of (found, truth) of images, as from `detect`
                       masks:bool=False, parts:int=10) -> dict[str, tuple[float, float]]: # name -> value and error, in %
     "AP, AP50 and AP75 of boxes, and of masks. Raises ModuleNotFoundError that names the extra."
