@@ -361,6 +361,14 @@ def anchors(strides:list, # px from one place to the next, of five levels
     sizes = (tuple(sizes),) if together else tuple((s,) for s in sizes)
     return AnchorGenerator(sizes, ((.5, 1., 2.),)*len(sizes))
 
+# %% ../../nbs/probes/63_detection.ipynb #63a00049
+def regions(proposals:int, together:bool) -> dict: # all on one level
+    "What torchvision is told of the number of regions, before and after suppression."
+    out = {}
+    for part, n in (('train', proposals), ('test', proposals//2)):
+        out |= {f'rpn_pre_nms_top_n_{part}': 6*n if together else n, f'rpn_post_nms_top_n_{part}': n}
+    return out
+
 # %% ../../nbs/probes/63_detection.ipynb #63a00020
 def detector(encoder:nn.Module, # copied
              classes:int, # without the background
@@ -381,14 +389,12 @@ def detector(encoder:nn.Module, # copied
     channels, strides, unit = measured(trunk)
     if kind == 'fpn': neck = FeaturePyramidNetwork(channels, width, LastLevelMaxPool(), nn.BatchNorm2d)
     elif kind == 'vitdet': neck = SimplePyramid(channels[0], width)
-    else:
-        trunk.stages, width, neck = (3,), channels[2], nn.Identity()
+    else: trunk.stages, width, neck = (3,), channels[2], nn.Identity()
     mean, std = getattr(encoder, 'mean_std', (MEAN, STD))
-    more = dict(mask_roi_pool=MultiScaleRoIAlign(['0'], 14, 2)) if masks and kind == 'c4' else {}
+    more = regions(proposals, kind == 'c4')
     if kind == 'c4':
         more |= dict(box_roi_pool=MultiScaleRoIAlign(['0'], 14, 2), box_head=Stage4(trunk.encoder, channels[3]))
-    for part, n in (('train', proposals), ('test', proposals//2)):  # before and after suppression
-        more |= {f'rpn_pre_nms_top_n_{part}': 6*n if kind == 'c4' else n, f'rpn_post_nms_top_n_{part}': n}
+        if masks: more |= dict(mask_roi_pool=MultiScaleRoIAlign(['0'], 14, 2))
     net = (tv.MaskRCNN if masks else tv.FasterRCNN)(
         Pyramid(trunk, neck, width), classes + 1, min_size=tuple(sides), max_size=longest, image_mean=mean,
         image_std=std, size_divisible=unit, rpn_anchor_generator=anchors(strides, sides[-1], kind == 'c4'),
