@@ -374,13 +374,12 @@ def detector(encoder:nn.Module, # copied
              classes:int, # without the background
              pyramid:str|None=None, # 'fpn', 'c4' or 'vitdet'; None: fpn, of a ViT vitdet
              frozen:bool=False, masks:bool=False, # Mask R-CNN
-             sides:tuple=(800,), # px of the shorter side: drawn from in training, the last to test
-             longest:int=1333, # px
+             sides:tuple=(800,), longest:int=1333, # px; shorter sides to draw from, the last to test at
              width:int=256, # channels of the pyramid
              rois:int=512, # regions of an image that the heads learn from
              proposals:int=2000, # regions of an image that these are drawn from; half as many to test
-            ) -> nn.Module: # torchvision's FasterRCNN or MaskRCNN
-    "A detector on an encoder. Raises ValueError for an encoder without the maps that the pyramid wants."
+            ) -> nn.Module:
+    "torchvision's FasterRCNN or MaskRCNN on an encoder. Raises ValueError for one without the pyramid's maps."
     from torchvision.models import detection as tv
     from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -395,10 +394,9 @@ def detector(encoder:nn.Module, # copied
     if kind == 'c4':
         more |= dict(box_roi_pool=MultiScaleRoIAlign(['0'], 14, 2), box_head=Stage4(trunk.encoder, channels[3]))
         if masks: more |= dict(mask_roi_pool=MultiScaleRoIAlign(['0'], 14, 2))
-    net = (tv.MaskRCNN if masks else tv.FasterRCNN)(
-        Pyramid(trunk, neck, width), classes + 1, min_size=tuple(sides), max_size=longest, image_mean=mean,
-        image_std=std, size_divisible=unit, rpn_anchor_generator=anchors(strides, sides[-1], kind == 'c4'),
-        box_batch_size_per_image=rois, **more)
+    more |= dict(min_size=tuple(sides), max_size=longest, image_mean=mean, image_std=std, size_divisible=unit)
+    more |= dict(rpn_anchor_generator=anchors(strides, sides[-1], kind == 'c4'), box_batch_size_per_image=rois)
+    net = (tv.MaskRCNN if masks else tv.FasterRCNN)(Pyramid(trunk, neck, width), classes + 1, **more)
     if kind == 'c4': net.roi_heads.box_predictor = tv.faster_rcnn.FastRCNNPredictor(channels[3], classes + 1)
     return net.to(device_of(encoder))
 
