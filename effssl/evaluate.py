@@ -7,9 +7,10 @@ __all__ = ['PIXELS', 'QUICK', 'Score', 'score', 'cores', 'as_it_is', 'batches', 
            'Sets', 'Probe', 'probes', 'evaluate']
 
 # %% ../nbs/07_evaluate.ipynb #7869b737
-import os
+import copy, os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -134,8 +135,9 @@ QUICK = 5000, 2000  # images to train and test on, at most, for the curve of a t
 class Sets:
     "Images to train a probe on and to test it on, and the features of the encoder that is being judged."
     def __init__(self, train:Images, test:Images, size:int, # px of the views
-                 no_scores:str=''): # why the test images say nothing, if so
-        self.train, self.test, self.size, self.no_scores = train, test, size, no_scores
+                 no_scores:str='', # why the test images say nothing, if so
+                 folder:Path|None=None): # the run's, where a probe that takes long may keep how far it is
+        self.train, self.test, self.size, self.no_scores, self.folder = train, test, size, no_scores, folder
         self.of, self.found = None, None # the encoder, its features
     def features(self, encoder:nn.Module|None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         "(features, labels) of the training and of the test images; None: raw pixels."
@@ -168,7 +170,8 @@ def evaluate(encoder:nn.Module|None, # None: raw pixels
              quick:bool=False) -> dict[str, Score]: # what is cheap, of each
     "Scores by name: 'knn1', 'knn20', …, 'linear'; none where test images have no labels (-1)."
     if (sets.test.labels < 0).any(): return {}  # nothing to score by
-    sets, out = Sets(sets.train, sets.test, sets.size), {}  # features of the weights as they are now
+    sets, out = copy.copy(sets), {}
+    sets.of = sets.found = None  # features of the weights as they are now
     by = probes(r) if by is None else by
     for p in by: p.check(r, None if quick else sets)
     for p in by: out |= (p.quick if quick else p)(encoder, sets, r)

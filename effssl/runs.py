@@ -129,6 +129,7 @@ def run_here(r:Recipe, framework, augs, images, sets:Sets, folder, keep, how:dic
     with only_one(folder):
         if finished(folder): return  # by another process, while we waited
         keep(folder/'log.txt')
+        sets.folder = folder
         with under_way(folder, r, how['device']) as record:
             record |= dict(listing=listing(r.dataset), data=data_of(images, sets))
             record |= dict(recompute=True) if how['recompute'] else {}  # its time is another
@@ -392,7 +393,7 @@ def reevaluate(folder, # of a finished run
                  probe_args=probe_args or ({'knn': {'ks': list(ks)}} if ks and not probes else {}))
     new = replace(r, **asked, k=1, skip_bad=skip_bad or r.skip_bad)
     sets = Sets(*(load_split(new.dataset, split, kept_side(new), n, seed, bool(new.skip_bad))
-                  for split, n in (('train', subset), ('test', test_subset))), r.image_size)
+                  for split, n in (('train', subset), ('test', test_subset))), r.image_size, folder=Path(folder))
     score = lambda net: recorded(evaluate(net, sets, new))
     untrained, encoder = build(replace(r, init=None))[0].encoder.to(dev), framework.to(dev).encoder
     light = networks(framework, load_data(r)[0], r.image_size) if wanted(framework) else {}
