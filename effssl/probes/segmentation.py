@@ -6,12 +6,11 @@
 __all__ = ['IGNORE', 'WRONG', 'VOC', 'CITYSCAPES', 'SINGLE', 'HEADS', 'MEMORY', 'log', 'class_table', 'upright_size', 'Masks',
            'find_masks', 'stage_maps', 'spread', 'token_map', 'Maps', 'segmenter', 'Crops', 'Training', 'pixel_loss',
            'setup', 'train_epoch', 'trained_state', 'fit', 'predict', 'counted', 'mean_iou', 'pixel_accuracy',
-           'jackknife', 'dense_scores']
+           'jackknife', 'dense_scores', 'show_masks', 'Segmentation']
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0003
 import copy, hashlib, inspect, json, logging, re
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np, torch
@@ -161,7 +160,7 @@ class Masks:
                              'one, or one of them was cut or turned')
         image = np.array(plain_rgb(ImageOps.exif_transpose(img)))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
-    def check(self, most:int=512): # of each split
+    def check(self, most:int=256): # of each split
         "Raise ValueError for the first file of these that cannot be used."
         for pairs in self.pairs.values():
             for pair in pairs[::-(-len(pairs)//most)]: self.read(pair)
@@ -297,13 +296,14 @@ def segmenter(encoder:nn.Module, classes:int,
     "The library's PSPNet or FPN on a copy of an encoder. Raises ValueError for a head or an encoder that cannot."
     if head not in HEADS: raise unknown('head', head, HEADS)
     library = need('segmentation_models_pytorch', 'tasks')
-    model, args = getattr(library, HEADS[head][0]), head_args or {}
+    model, args = getattr(library, HEADS[head][0]), dict(head_args or {})
     takes = [n for n in inspect.signature(model).parameters if re.match('psp_|decoder_', n)]
     for n in args:
         if n not in takes: raise unknown(f'argument of {head}', n, takes)
     maps, known = Maps(encoder, head, frozen), library.encoders.encoders
+    args |= dict(classes=classes, upsampling=maps.strides[0])
     known['effssl'] = dict(encoder=lambda **_: maps, params={}, pretrained_settings={})
-    try: net = model('effssl', encoder_weights=None, encoder_depth=5, classes=classes, upsampling=maps.strides[0], **args)
+    try: net = model(encoder_name='effssl', encoder_depth=5, encoder_weights=None, **args)
     finally: del known['effssl']
     return net.to(device_of(encoder))
 
@@ -481,3 +481,107 @@ def dense_scores(net:nn.Module, found:Masks, size:int, # px of the crops
     return {name: Score(100*measure(counts.sum(0)).item(), len(counts), about, metric,
                         error=100*jackknife(counts, measure))
             for name, metric, measure in (('miou', 'mIoU', mean_iou), ('pixels', 'pixel accuracy', pixel_accuracy))}
+
+# %% ../../nbs/probes/64_segmentation.ipynb #64aa0059
+def show_masks(net:nn.Module, # a segmenter
+               found:Masks, size:int, # px of the crops that it was trained on
+               n:int=4, split:str='test'):
+    "A figure: images, their masks and what is predicted; white is not counted."
+    plt, pairs = need('matplotlib.pyplot'), found.pairs[split][:n]
+    colours = plt.get_cmap('gist_ncar' if len(found.classes) > 20 else 'tab20')(np.linspace(0, .95, len(found.classes)))
+    def painted(mask):
+        out = np.ones((*mask.shape, 3))
+        out[mask < IGNORE] = colours[mask[mask < IGNORE], :3]
+        return out
+    fig, axs = plt.subplots(3, len(pairs), figsize=(2*len(pairs), 4.6), squeeze=False, layout='constrained')
+    seen = set()
+    for column, (image, mask) in zip(axs.T, map(found.read, pairs)):
+        predicted = predict(net, image, round(1.25*size), mask.shape).cpu().numpy()
+        seen |= {*mask.unique().tolist(), *np.unique(predicted).tolist()} - {IGNORE}
+        for ax, what in zip(column, (image.permute(1, 2, 0), painted(mask.numpy()), painted(predicted))):
+            ax.imshow(what)
+            ax.set(xticks=[], yticks=[])
+    for ax, name in zip(axs[:, 0], ('image', 'mask', 'predicted')): ax.set_ylabel(name)
+    marks = [plt.Rectangle((0, 0), 1, 1, color=colours[c]) for c in sorted(seen)]
+    fig.legend(marks, [found.classes[c] for c in sorted(seen)], loc='outside lower center', ncols=5, frameon=False)
+    return fig
+
+# %% ../../nbs/probes/64_segmentation.ipynb #64aa0061
+WAYS = 'frozen', 'finetuned'
+
+def check_numbers(**kw):
+    "Raise ValueError for a number that is not positive; for the weight decay, that is negative."
+    for n, v in kw.items():
+        if v < 0 or v == 0 and n != 'weight_decay':
+            raise ValueError(f'segmentation: {n} {v} must be {"at least" if n == "weight_decay" else "above"} 0')
+
+def told(p, # a `Segmentation`
+         found:Masks, way:str) -> str:
+    "What a head was trained on, and how."
+    t = p.training
+    encoder = f" (the encoder's {t.lr*t.encoder_lr:g})" if way == 'finetuned' else ''
+    return (f'{HEADS[p.head][0]} on {way} maps, {t.epochs} epochs of SGD, batches of {t.batch_size}, '
+            f'lr {t.lr:g}{encoder}, crops of {p.size} px, {Path(p.data.partition(":")[2] or p.data).stem}: '
+            f'{len(found.classes)} classes, {len(found.pairs["train"]):,} training images')
+
+def planned(r, image_size:int) -> nn.Module: # a recipe; px
+    "An encoder of a recipe's kind, weights as they come."
+    from effssl.encoders import encoder  # brings torchvision and timm, which a look at names does not need
+    return encoder(r.encoder, image_size, **r.encoder_args)
+
+def fingerprint(encoder:nn.Module, *parts) -> str:
+    "8 hex digits for an encoder's weights, this module, and what else there is as JSON."
+    told = [hash_now('effssl.probes.segmentation'), type(encoder).__name__, *parts]
+    found = hashlib.sha256(json.dumps(told).encode())
+    for k, v in encoder.state_dict().items():
+        if not isinstance(v, Tensor): continue
+        found.update(k.encode())
+        found.update(v.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:8]
+
+# %% ../../nbs/probes/64_segmentation.ipynb #64aa0062
+class Segmentation(Probe):
+    "PSPNet or FPN on an encoder's maps, trained on a data set with masks: mIoU and pixel accuracy."
+    def __init__(self, data:str='voc2012', # as of `find_masks`
+                 ways:tuple=('frozen',), # 'frozen', 'finetuned' or both: the encoder
+                 head:str='pspnet', # or 'fpn'
+                 size:int=384, # px of the crops
+                 epochs:int=80, batch_size:int=8, lr:float=.01, weight_decay:float=1e-4,
+                 encoder_lr:float=.1, # of lr, where it is fine-tuned
+                 classes:list|None=None, # names to tell apart, all others are one more; None: all
+                 head_args:dict|None=None): # of `segmentation_models_pytorch`'s class: psp_out_channels, …
+        self.data, self.ways, self.head, self.size = data, tuple(ways), head, size
+        self.classes, self.head_args = classes, head_args
+        self.training = Training(epochs, batch_size, lr, encoder_lr, weight_decay)
+        for way in self.ways:
+            if way not in WAYS: raise unknown('way', way, WAYS)
+        if head not in HEADS: raise unknown('head', head, HEADS)
+        check_numbers(size=size, **asdict(self.training))
+    def check(self, r, sets=None):
+        if sets is None: return
+        need('segmentation_models_pytorch', 'tasks')
+        found = find_masks(self.data, self.classes)
+        if (n := len(found.pairs['train'])) < (b := self.training.batch_size):
+            raise ValueError(f'segmentation: batch_size {b} is above the {n} images of {self.data!r}: lower it')
+        with torch.random.fork_rng(devices=[]): s = Maps(planned(r, sets.size), self.head).output_stride
+        if self.size % s:
+            raise ValueError(f'segmentation: crops of size {self.size} are not divisible by {s}, the stride of '
+                             f'{r.encoder} under {self.head}: take {self.size//s*s or s} or {(self.size//s + 1)*s}')
+        found.check()
+    def __call__(self, encoder, sets, r):
+        if encoder is None: raise ValueError('raw pixels have no stages to segment by: give an encoder')
+        found, out = find_masks(self.data, self.classes), {}
+        for way in self.ways:
+            net = self.trained(encoder, found, way, sets.folder, r.seed)
+            about = f'{told(self, found, way)}, seed {r.seed}, {device_of(net).type}'
+            out |= {f'{name}_{way}': s for name, s in dense_scores(net, found, self.size, about).items()}
+        return out
+    def trained(self, encoder, found, way, folder, seed):
+        "A segmenter on a copy of an encoder, trained; what is in the folder already is not done again."
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key_seed(seed, 'head'))
+            net = segmenter(encoder, len(found.classes), self.head, way == 'frozen', self.head_args)
+        files = [found.classes, found.table.tolist(), found.pairs, sorted(found.tree.sizes().items())]
+        key = fingerprint(encoder, files, [way, self.head, self.size, asdict(self.training), self.head_args, seed])
+        path = Path(folder)/f'segmentation-{way}-{key}.ckpt' if folder else None
+        return fit(net, Crops(found, self.size, seed), self.training, path)
