@@ -507,7 +507,7 @@ def show_masks(net:nn.Module, # a segmenter
     return fig
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0061
-WAYS = 'frozen', 'finetuned'
+WAYS = {'frozen': 'frozen', 'finetuned': 'fine-tuned'} # in a recipe -> in words
 
 def check_numbers(**kw):
     "Raise ValueError for a number that is not positive; for the weight decay, that is negative."
@@ -520,7 +520,7 @@ def told(p, # a `Segmentation`
     "What a head was trained on, and how."
     t = p.training
     encoder = f" (the encoder's {t.lr*t.encoder_lr:g})" if way == 'finetuned' else ''
-    return (f'{HEADS[p.head][0]} on {way} maps, {t.epochs} epochs of SGD, batches of {t.batch_size}, '
+    return (f'{HEADS[p.head][0]} on {WAYS[way]} maps, {t.epochs} epochs of SGD, batches of {t.batch_size}, '
             f'lr {t.lr:g}{encoder}, crops of {p.size} px, {Path(p.data.partition(":")[2] or p.data).stem}: '
             f'{len(found.classes)} classes, {len(found.pairs["train"]):,} training images')
 
@@ -529,9 +529,10 @@ def planned(r, image_size:int) -> nn.Module: # a recipe; px
     from effssl.encoders import encoder  # brings torchvision and timm, which a look at names does not need
     return encoder(r.encoder, image_size, **r.encoder_args)
 
-def fingerprint(encoder:nn.Module, *parts) -> str:
-    "8 hex digits for an encoder's weights, this module, and what else there is as JSON."
-    told = [hash_now('effssl.probes.segmentation'), type(encoder).__name__, *parts]
+def fingerprint(encoder:nn.Module, found:Masks, settings:list) -> str:
+    "8 hex digits for an encoder's weights, the files of a data set and their classes, this module and settings."
+    told = [hash_now('effssl.probes.segmentation'), type(encoder).__name__, settings, found.classes, found.pairs,
+            found.table.tolist(), sorted(found.tree.sizes().items())]
     found = hashlib.sha256(json.dumps(told).encode())
     for k, v in encoder.state_dict().items():
         if not isinstance(v, Tensor): continue
@@ -581,7 +582,6 @@ class Segmentation(Probe):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_seed(seed, 'head'))
             net = segmenter(encoder, len(found.classes), self.head, way == 'frozen', self.head_args)
-        files = [found.classes, found.table.tolist(), found.pairs, sorted(found.tree.sizes().items())]
-        key = fingerprint(encoder, files, [way, self.head, self.size, asdict(self.training), self.head_args, seed])
+        key = fingerprint(encoder, found, [way, self.head, self.size, asdict(self.training), self.head_args, seed])
         path = Path(folder)/f'segmentation-{way}-{key}.ckpt' if folder else None
         return fit(net, Crops(found, self.size, seed), self.training, path)
