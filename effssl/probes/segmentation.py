@@ -161,7 +161,8 @@ class Masks:
         image = np.array(plain_rgb(ImageOps.exif_transpose(img)))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
     def check(self, most:int=256): # of each split
-        "Raise ValueError for the first file of these that cannot be used."
+        "Raise ValueError for the first file of these that cannot be used, or a single test image."
+        if len(self.pairs['test']) < 2: raise ValueError('one test image has no standard error: put more into val')
         for pairs in self.pairs.values():
             for pair in pairs[::-(-len(pairs)//most)]: self.read(pair)
 
@@ -266,7 +267,7 @@ class Maps(nn.Module):
         self.strides = stride_of(found, side)
         if len(found) < self.takes or any(b != 2*a for a, b in zip(self.strides, self.strides[1:])):
             raise ValueError(f'{head} needs {self.takes} maps, each half the size of the one before, and {who} has '
-                             f'stages of strides {self.strides}: take a ResNet, a ViT, or head pspnet')
+                             f'stages of strides {self.strides}: take a ResNet or a ViT')
         self.norms = nn.ModuleList([nn.BatchNorm2d(m.shape[1]) for m in found])
         self.out_channels = [3, *(m.shape[1] for m in found)]
         self.output_stride = int(self.strides[-1])
@@ -480,7 +481,7 @@ def dense_scores(net:nn.Module, found:Masks, size:int, # px of the crops
     if not counts[:, 2].any(): raise ValueError('no pixel of the test masks counts: all are of no class')
     return {name: Score(100*measure(counts.sum(0)).item(), len(counts), about, metric,
                         error=100*jackknife(counts, measure))
-            for name, metric, measure in (('miou', 'mIoU', mean_iou), ('pixels', 'pixel accuracy', pixel_accuracy))}
+            for name, metric, measure in (('miou', 'mean IoU', mean_iou), ('pixels', 'pixel accuracy', pixel_accuracy))}
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0059
 def show_masks(net:nn.Module, # a segmenter
@@ -515,6 +516,13 @@ def check_numbers(**kw):
         if v < 0 or v == 0 and n != 'weight_decay':
             raise ValueError(f'segmentation: {n} {v} must be {"at least" if n == "weight_decay" else "above"} 0')
 
+def check_size(size:int, # px of the crops
+               maps:Maps, who:str): # name of the encoder
+    "Raise ValueError for crops that do not fill the coarsest map."
+    if size % (s := maps.output_stride):
+        raise ValueError(f'segmentation: crops of size {size} are not divisible by {s}, the stride of {who} under '
+                         f'{maps.head}: take {size//s*s or s} or {(size//s + 1)*s}')
+
 def told(p, # a `Segmentation`
          found:Masks, way:str) -> str:
     "What a head was trained on, and how."
@@ -524,6 +532,7 @@ def told(p, # a `Segmentation`
             f'lr {t.lr:g}{encoder}, crops of {p.size} px, {Path(p.data.partition(":")[2] or p.data).stem}: '
             f'{len(found.classes)} classes, {len(found.pairs["train"]):,} training images')
 
+# %% ../../nbs/probes/64_segmentation.ipynb #64aa0066
 def planned(r, image_size:int) -> nn.Module: # a recipe; px
     "An encoder of a recipe's kind, weights as they come."
     from effssl.encoders import encoder  # brings torchvision and timm, which a look at names does not need
@@ -551,8 +560,8 @@ class Segmentation(Probe):
                  encoder_lr:float=.1, # of lr, where it is fine-tuned
                  classes:list|None=None, # names to tell apart, all others are one more; None: all
                  head_args:dict|None=None): # of `segmentation_models_pytorch`'s class: psp_out_channels, …
-        self.data, self.ways, self.head, self.size = data, tuple(ways), head, size
-        self.classes, self.head_args = classes, head_args
+        self.ways = (ways,) if isinstance(ways, str) else tuple(ways)
+        self.data, self.head, self.size, self.classes, self.head_args = data, head, size, classes, head_args
         self.training = Training(epochs, batch_size, lr, encoder_lr, weight_decay)
         for way in self.ways:
             if way not in WAYS: raise unknown('way', way, WAYS)
@@ -564,10 +573,7 @@ class Segmentation(Probe):
         found = find_masks(self.data, self.classes)
         if (n := len(found.pairs['train'])) < (b := self.training.batch_size):
             raise ValueError(f'segmentation: batch_size {b} is above the {n} images of {self.data!r}: lower it')
-        with torch.random.fork_rng(devices=[]): s = Maps(planned(r, sets.size), self.head).output_stride
-        if self.size % s:
-            raise ValueError(f'segmentation: crops of size {self.size} are not divisible by {s}, the stride of '
-                             f'{r.encoder} under {self.head}: take {self.size//s*s or s} or {(self.size//s + 1)*s}')
+        with torch.random.fork_rng(devices=[]): check_size(self.size, Maps(planned(r, sets.size), self.head), r.encoder)
         found.check()
     def __call__(self, encoder, sets, r):
         if encoder is None: raise ValueError('raw pixels have no stages to segment by: give an encoder')
