@@ -481,7 +481,7 @@ def dense_scores(net:nn.Module, found:Masks, size:int, # px of the crops
     if not counts[:, 2].any(): raise ValueError('no pixel of the test masks counts: all are of no class')
     return {name: Score(100*measure(counts.sum(0)).item(), len(counts), about, metric,
                         error=100*jackknife(counts, measure))
-            for name, metric, measure in (('miou', 'mean IoU', mean_iou), ('pixels', 'pixel accuracy', pixel_accuracy))}
+            for name, metric, measure in (('miou', 'mIoU', mean_iou), ('pixels', 'pixel accuracy', pixel_accuracy))}
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0059
 def show_masks(net:nn.Module, # a segmenter
@@ -494,7 +494,8 @@ def show_masks(net:nn.Module, # a segmenter
         out = np.ones((*mask.shape, 3))
         out[mask < IGNORE] = colours[mask[mask < IGNORE], :3]
         return out
-    fig, axs = plt.subplots(3, len(pairs), figsize=(2*len(pairs), 4.6), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(3, len(pairs), figsize=(1.75*len(pairs), 4.2), dpi=80, squeeze=False,
+                            layout='constrained')
     seen = set()
     for column, (image, mask) in zip(axs.T, map(found.read, pairs)):
         predicted = predict(net, image, round(1.25*size), mask.shape).cpu().numpy()
@@ -504,7 +505,7 @@ def show_masks(net:nn.Module, # a segmenter
             ax.set(xticks=[], yticks=[])
     for ax, name in zip(axs[:, 0], ('image', 'mask', 'predicted')): ax.set_ylabel(name)
     marks = [plt.Rectangle((0, 0), 1, 1, color=colours[c]) for c in sorted(seen)]
-    fig.legend(marks, [found.classes[c] for c in sorted(seen)], loc='outside lower center', ncols=5, frameon=False)
+    fig.legend(marks, [found.classes[c] for c in sorted(seen)], loc='outside lower center', ncols=4, frameon=False)
     return fig
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0061
