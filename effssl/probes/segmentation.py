@@ -445,6 +445,7 @@ def predict(net:nn.Module, # a segmenter in evaluation mode
     logits = net(F.pad(x, (0, -w % s, 0, -h % s), mode='replicate'))[..., :h, :w]
     return F.interpolate(logits, shape or image.shape[1:], mode='bilinear').argmax(1)[0]
 
+# %% ../../nbs/probes/64_segmentation.ipynb #64aa005b
 def counted(predicted:Tensor, mask:Tensor, classes:int) -> Tensor: # (h,w) both -> (3,classes)
     "Pixels of each class that are right, that are predicted, that are there; `IGNORE` is not counted."
     confusion = need('torchmetrics.functional.classification', 'tasks').multiclass_confusion_matrix
