@@ -37,6 +37,8 @@ html_theme = 'furo'
 html_title = cfg['title']
 html_static_path = ['static']
 html_css_files = ['site.css']
+html_search_scorer = 'scorer.js'
+nb_render_markdown_format = 'gfm'  # of outputs: tables
 html_use_index = html_copy_source = html_show_sphinx = False
 html_theme_options = dict(
     source_repository=cfg['git_url'], source_branch=cfg['branch'], source_directory='nbs/',
@@ -45,6 +47,7 @@ html_theme_options = dict(
 
 FIRST = ['tutorials', 'experiments', 'tables', 'techniques', 'frameworks']  # what comes first in the navigation, of folders; modules last
 CAPTIONS = {'': 'The library', 'tutorials': 'Start', 'tables': 'Results'}  # of other folders: their names
+BROWSER = 'tables/95_browse'  # the page of records.js
 KINDS = {'Classes': 'class', 'Functions': 'function'}
 
 
@@ -176,8 +179,23 @@ def names_of(module, page, found):
     return Names
 
 
+def gather(app):
+    "The records as they are, in one script: a page that was opened from a file cannot fetch any."
+    found = {p.relative_to(ROOT).as_posix(): json.loads(p.read_text()) for p in sorted((ROOT/'results').rglob('*.json'))}
+    path = Path(app.outdir)/'_static'/'records.js'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'const RECORDS = {json.dumps(found, separators=(",", ":"))}\n', encoding='utf-8')
+
+
+def scripts(app, pagename, template, context, doctree):
+    "What the page of all records needs beside Sphinx's."
+    for name in ('records.js', 'browse.js') if pagename == BROWSER else (): app.add_js_file(name, loading_method='defer')
+
+
 def setup(app):
     PythonDomain.indices = [Modules, *(names_of(m, *found) for m, found in documented_modules().items())]
+    app.connect('builder-inited', gather)
+    app.connect('html-page-context', scripts)
     app.connect('source-read', read)
     app.connect('doctree-resolved', link_words)
     app.connect('missing-reference', missing)
