@@ -1,4 +1,4 @@
-// Every run of results/: filtered, sorted, plotted, two side by side. RECORDS, in records.js, holds the files as they are.
+// Every run of results/: filtered, sorted, plotted, two side by side. RECORDS, in records.js, holds the files.
 'use strict';
 (() => {
 const root = document.getElementById('runs');
@@ -10,7 +10,7 @@ const FIRST = ['recipe.dataset', 'recipe.framework', 'recipe.technique', 'recipe
   'scores.knn20.accuracy', 'scores.linear.accuracy', 'cost.flops_ratio', 'cost.seconds_per_step'];
 
 function make(tag, attributes = {}, ...children) {
-  const space = `http://www.w3.org/${SVG.includes(tag) ? '2000/svg' : '1999/xhtml'}`, e = document.createElementNS(space, tag);
+  const e = document.createElementNS(`http://www.w3.org/${SVG.includes(tag) ? '2000/svg' : '1999/xhtml'}`, tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith('on')) e.addEventListener(name.slice(2), value);
     else if (value !== false) e.setAttribute(name, value === true ? '' : value);
@@ -117,7 +117,8 @@ function axes(xs, ys, named, width, height) {
   return {svg, x, y};
 }
 const swatch = colour => make('span', {class: 'swatch', style: `background:${colour}`});
-const scrolled = (name, ...of) => make('div', {class: 'scroll', role: 'region', 'aria-label': name, tabindex: 0}, ...of);
+const scrolled = (named, ...of) =>
+  make('div', {class: 'scroll', role: 'region', 'aria-label': named, tabindex: 0}, ...of);
 function plot() {
   const [cx, cy, cc] = chosen.map(s => s.value);
   const points = runs.filter(r => !r.row.hidden && r.values[cx] !== undefined && r.values[cy] !== undefined);
