@@ -37,7 +37,7 @@ html_theme = 'furo'
 html_title = cfg['title']
 html_static_path = ['static']
 html_css_files = ['site.css']
-html_search_scorer = 'scorer.js'
+html_search_scorer = str(HERE/'scorer.js')
 nb_render_markdown_format = 'gfm'  # of outputs: tables
 html_use_index = html_copy_source = html_show_sphinx = False
 html_theme_options = dict(

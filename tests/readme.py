@@ -27,12 +27,13 @@ def shown(cell) -> str:
 def render() -> str:
     ini = ConfigParser(delimiters=['='], interpolation=None)
     ini.read(ROOT/'settings.ini')
+    site = ini['DEFAULT']['doc_host'] + ini['DEFAULT']['doc_baseurl']
     cells = json.loads((ROOT/'nbs/index.ipynb').read_text())['cells']
     text = '\n\n'.join(map(shown, cells)) + '\n'
     for folder in ('frameworks', 'techniques', 'tutorials', 'experiments', 'tables', 'probes'):
         text = text.replace(f']({folder}/', f'](nbs/{folder}/')
     text = re.sub(r'\]\((?=\d\d_)', '](nbs/', text)
-    text = text.replace('](#modindex)', f"]({ini['DEFAULT']['doc_host']}{ini['DEFAULT']['doc_baseurl']}/py-modindex.html)")
+    text = text.replace('](#modindex)', f']({site}/py-modindex.html)')
     return text.replace('](../', '](').replace("'../results", "'results").replace("'../nbs", "'nbs")
 
 

@@ -142,7 +142,7 @@ FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--dis
 
 @pytest.fixture(scope='module')
 def browse(pages, folder, tmp_path_factory):
-    "Address on a server of our own, or of a file -> the page as headless Chromium leaves it; no other host is in reach."
+    "Address on our server, or of a file -> the page as headless Chromium leaves it; no other host is in reach."
     if not CHROMIUM: pytest.skip('no chromium or google-chrome on PATH: apt-get install chromium')
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_): pass
@@ -203,7 +203,8 @@ PLAY = '''<script>addEventListener('load', () => {
     const heading = name => all('.runs thead button').find(b => b.textContent === name)
     const filter = words => { all('input[type=search]')[0].value = words
                               all('input[type=search]')[0].dispatchEvent(new Event('input')) }
-    const choose = (i, column) => { all('select')[i].value = column; all('select')[i].dispatchEvent(new Event('change')) }
+    const choose = (i, column) => { all('select')[i].value = column
+                                    all('select')[i].dispatchEvent(new Event('change')) }
     told.best = rows()
     heading('knn20 %').click()
     told.worst = rows()
