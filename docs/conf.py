@@ -39,6 +39,7 @@ html_static_path = ['static']
 html_css_files = ['site.css']
 html_search_scorer = str(HERE/'scorer.js')
 nb_render_markdown_format = 'gfm'  # of outputs: tables
+nb_code_prompt_show = nb_code_prompt_hide = 'The cell that made this'
 html_use_index = html_copy_source = html_show_sphinx = False
 html_theme_options = dict(
     source_repository=cfg['git_url'], source_branch=cfg['branch'], source_directory='nbs/',
@@ -78,8 +79,8 @@ def to_repository(markdown, folder, pages):
 
 
 def contents(docnames):
-    "The navigation: install, tutorials by number, then the other folders, the library, and its API."
-    folders = {'tutorials': ['Install <self>']}
+    "The navigation: overview, tutorials by number, then the other folders, the library, and its API."
+    folders = {'tutorials': ['Overview <self>']}
     for d in sorted(docnames - {'index'}): folders.setdefault(d.rpartition('/')[0], []).append(d)
     order = sorted(folders, key=lambda f: (FIRST.index(f) if f in FIRST else len(FIRST), f == '', f))
     trees = [(CAPTIONS.get(f, f.replace('/', ': ').capitalize()), folders[f]) for f in order] + [('Reference', ['API <modindex>'])]

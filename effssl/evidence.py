@@ -172,7 +172,7 @@ def above_dense(scores:list[dict], dense:list[dict]) -> tuple[float, str]: # of 
 # %% ../nbs/87_evidence.ipynb #87aa001e
 def beside_dense(arms:dict[str, list[dict]], lines:dict[str, list[dict]], # as from `measured` and `arms_of`
                  seconds:dict[str, float]) -> pd.DataFrame: # of a training step, by arm, measured in pairs
-    "A line an arm that has a technique and records: shares of the dense FLOPs and time, kNN beside dense; best first."
+    "A line an arm that has a technique and records: kNN beside dense, shares of its FLOPs and time; best first."
     minutes = {n: minutes_of(lines[n][0], s) for n, s in seconds.items()}
     rows = {}
     for name, records in arms.items():
@@ -180,8 +180,8 @@ def beside_dense(arms:dict[str, list[dict]], lines:dict[str, list[dict]], # as f
         dense, line = dense_of(name, lines, minutes), arm_line(records, lines[name], seconds.get(name))
         share = f'{100*seconds[name]/seconds[dense]:.0f} %' if name in seconds and dense in seconds else '–'
         gain, told = above_dense(own(records), own(arms[dense]))
-        rows[name] = gain, {'FLOPs of a step': line['FLOPs a step %'] + ' %', 'time of a step': share,
-                            'minutes': line['minutes'], 'kNN %': line['kNN %'], 'against dense': told}
+        rows[name] = gain, {'beside dense': told, 'FLOPs of a step': line['FLOPs a step %'] + ' %',
+                            'time of a step': share, 'minutes': line['minutes'], 'kNN %': line['kNN %']}
     best = sorted(rows, key=lambda name: rows[name][0], reverse=True)
     return pd.DataFrame([rows[name][1] for name in best], best)
 

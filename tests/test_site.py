@@ -120,7 +120,7 @@ def test_a_new_notebook_appears_by_itself(tmp_path):
         (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(nb))
     pages = build(tmp_path, tmp_path/'out')
     page, index = pages['techniques/77_trick.html'], pages['index.html']
-    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['Install', 'A trick', 'API']
+    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['Overview', 'A trick', 'API']
     assert [c.get_text() for c in index.select('.sidebar-tree .caption-text')] == ['Start', 'Techniques', 'Reference']
     links = {a['href'].removeprefix('https://github.com/effssl/effssl/') for a in index.select('article a')}
     assert {'blob/main/LICENSE', 'tree/main/docs', 'techniques/77_trick.html'} <= links
