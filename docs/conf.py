@@ -64,9 +64,17 @@ def shown(cell, folder, pages):
     if module: return [prose(api.fenced('py:module', f"{cfg['lib_name']}.{module}", ''), cell['id'])]
     if api.hidden(cell): return []
     if cell['cell_type'] == 'markdown': return [{**cell, 'source': to_repository(''.join(cell['source']), folder, pages)}]
-    if not api.exported(cell): return [{**cell, 'source': api.code(cell)}]
+    if not api.exported(cell): return [{**cell, 'source': api.code(cell), 'outputs': [*map(to_pages, cell['outputs'])]}]
     markdown = api.documented(cell)
     return [prose(markdown, cell['id'])] if markdown else []
+
+
+def to_pages(output):
+    "Links to notebooks in an output's Markdown, which Sphinx leaves as they are, lead to their pages."
+    data = output.get('data', {})
+    if 'text/markdown' not in data: return output
+    markdown = re.sub(r'(\]\([^()\s:]+)\.ipynb', r'\1.html', ''.join(data['text/markdown']))
+    return {**output, 'data': {**data, 'text/markdown': markdown}}
 
 
 def to_repository(markdown, folder, pages):
