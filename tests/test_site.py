@@ -46,15 +46,24 @@ def test_nothing_is_fetched_from_elsewhere(pages, folder):
         assert not found, f'{css.name} fetches from elsewhere'
 
 
+LINKS = dict(a='href', img='src', script='src', link='href')
+
+
 def test_links_lead_somewhere(pages, folder):
+    "A crawl: every link within the site has its file and its anchor, and every page is reached from the first."
     ids = {name: {t['id'] for t in page.find_all(id=True)} for name, page in pages.items()}
+    leads = {}
     for name, page in pages.items():
-        for tag, key in (('a', 'href'), ('img', 'src'), ('script', 'src'), ('link', 'href')):
-            for target in {t[key] for t in page.find_all(tag) if t.get(key)}:
-                if re.match(r'\w+:', target): continue
-                path, anchor = urldefrag(unquote(urljoin(name, re.sub(r'\?[^#]*', '', target))))
-                assert (folder/'html'/(path or name)).is_file(), f'{name}: no file {target}'
-                assert not anchor or anchor in ids[path or name], f'{name}: no anchor {target}'
+        targets = {t.get(LINKS[t.name]) for t in page.find_all([*LINKS])} - {None, ''}
+        inner = {t: urldefrag(unquote(urljoin(name, re.sub(r'\?[^#]*', '', t))))
+                 for t in targets if not re.match(r'\w+:', t)}
+        leads[name] = {path or name for path, _ in inner.values()}
+        dead = [t for t, (path, anchor) in inner.items()
+                if not (folder/'html'/(path or name)).is_file() or anchor and anchor not in ids[path or name]]
+        assert not dead, f'{name}: {dead}'
+    found, new = set(), {'index.html'}
+    while new: found, new = found | new, set().union(*(leads.get(n, ()) for n in new)) - found - new
+    assert not pages.keys() - found, 'no link leads here'
 
 
 def public(path):
