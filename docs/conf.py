@@ -37,6 +37,9 @@ html_theme = 'furo'
 html_title = cfg['title']
 html_static_path = ['static']
 html_css_files = ['site.css']
+html_search_scorer = str(HERE/'scorer.js')
+nb_render_markdown_format = 'gfm'  # of outputs: tables
+nb_code_prompt_show = nb_code_prompt_hide = 'The cell that made this'
 html_use_index = html_copy_source = html_show_sphinx = False
 html_theme_options = dict(
     source_repository=cfg['git_url'], source_branch=cfg['branch'], source_directory='nbs/',
@@ -45,6 +48,7 @@ html_theme_options = dict(
 
 FIRST = ['tutorials', 'experiments', 'tables', 'techniques', 'frameworks']  # what comes first in the navigation, of folders; modules last
 CAPTIONS = {'': 'The library', 'tutorials': 'Start', 'tables': 'Results'}  # of other folders: their names
+BROWSER = 'tables/95_browse'  # the page of records.js
 KINDS = {'Classes': 'class', 'Functions': 'function'}
 
 
@@ -60,9 +64,17 @@ def shown(cell, folder, pages):
     if module: return [prose(api.fenced('py:module', f"{cfg['lib_name']}.{module}", ''), cell['id'])]
     if api.hidden(cell): return []
     if cell['cell_type'] == 'markdown': return [{**cell, 'source': to_repository(''.join(cell['source']), folder, pages)}]
-    if not api.exported(cell): return [{**cell, 'source': api.code(cell)}]
+    if not api.exported(cell): return [{**cell, 'source': api.code(cell), 'outputs': [*map(to_pages, cell['outputs'])]}]
     markdown = api.documented(cell)
     return [prose(markdown, cell['id'])] if markdown else []
+
+
+def to_pages(output):
+    "Links to notebooks in an output's Markdown, which Sphinx leaves as they are, lead to their pages."
+    data = output.get('data', {})
+    if 'text/markdown' not in data: return output
+    markdown = re.sub(r'(\]\([^()\s:]+)\.ipynb', r'\1.html', ''.join(data['text/markdown']))
+    return {**output, 'data': {**data, 'text/markdown': markdown}}
 
 
 def to_repository(markdown, folder, pages):
@@ -75,8 +87,8 @@ def to_repository(markdown, folder, pages):
 
 
 def contents(docnames):
-    "The navigation: install, tutorials by number, then the other folders, the library, and its API."
-    folders = {'tutorials': ['Install <self>']}
+    "The navigation: overview, tutorials by number, then the other folders, the library, and its API."
+    folders = {'tutorials': ['Overview <self>']}
     for d in sorted(docnames - {'index'}): folders.setdefault(d.rpartition('/')[0], []).append(d)
     order = sorted(folders, key=lambda f: (FIRST.index(f) if f in FIRST else len(FIRST), f == '', f))
     trees = [(CAPTIONS.get(f, f.replace('/', ': ').capitalize()), folders[f]) for f in order] + [('Reference', ['API <modindex>'])]
@@ -176,8 +188,23 @@ def names_of(module, page, found):
     return Names
 
 
+def gather(app):
+    "The records as they are, in one script: a page that was opened from a file cannot fetch any."
+    found = {p.relative_to(ROOT).as_posix(): json.loads(p.read_text()) for p in sorted((ROOT/'results').rglob('*.json'))}
+    path = Path(app.outdir)/'_static'/'records.js'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'const RECORDS = {json.dumps(found, separators=(",", ":"))}\n', encoding='utf-8')
+
+
+def scripts(app, pagename, template, context, doctree):
+    "What the page of all records needs beside Sphinx's."
+    for name in ('records.js', 'browse.js') if pagename == BROWSER else (): app.add_js_file(name, loading_method='defer')
+
+
 def setup(app):
     PythonDomain.indices = [Modules, *(names_of(m, *found) for m, found in documented_modules().items())]
+    app.connect('builder-inited', gather)
+    app.connect('html-page-context', scripts)
     app.connect('source-read', read)
     app.connect('doctree-resolved', link_words)
     app.connect('missing-reference', missing)

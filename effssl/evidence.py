@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'GREY', 'arms_of', 'measured', 'spread_of', 'interval', 'versus', 'verdict', 'verdicts', 'own', 'text_of',
-           'minutes_of', 'mean_text', 'arm_line', 'arms_table', 'show_minutes']
+           'minutes_of', 'mean_text', 'arm_line', 'arms_table', 'show_minutes', 'dense_of', 'above_dense',
+           'beside_dense']
 
 # %% ../nbs/87_evidence.ipynb #87aa0002
 import statistics
@@ -149,4 +150,38 @@ def show_minutes(arms:dict[str, list[dict]], lines:dict[str, list[dict]], second
     for ax, some in zip(axes[0], families.values()): show_family(ax, some, lines, seconds)
     axes[0, 0].set(ylabel='kNN accuracy (%)')
     return fig
+
+
+# %% ../nbs/87_evidence.ipynb #87aa001d
+def dense_of(name:str, lines:dict[str, list[dict]], minutes:dict[str, float]) -> str: # an arm; as `arms_of` has them
+    "The arm of the same framework without a technique that takes most nearly as long; the first where times lack."
+    first = lines[name][0]
+    dense = [n for n, (line, *_) in lines.items() if line['framework'] == first['framework']
+             and not line.get('technique')]
+    timed = [n for n in dense if n in minutes and name in minutes]
+    return min(timed or dense[:1], key=lambda n: abs(minutes.get(n, 0) - minutes.get(name, 0)))
+
+def above_dense(scores:list[dict], dense:list[dict]) -> tuple[float, str]: # of two arms
+    "By how much an arm is above its dense one, as a number and in words; below three seeds of either '–'."
+    found = versus(scores, dense) if min(len(scores), len(dense)) >= LEAST else None
+    if found is None: return float('-inf'), '–'
+    d, half = found
+    return d, f"{'more' if d > half else 'less' if d < -half else 'open'}, {d:+.1f} ± {half:.1f}"
+
+
+# %% ../nbs/87_evidence.ipynb #87aa001e
+def beside_dense(arms:dict[str, list[dict]], lines:dict[str, list[dict]], # as from `measured` and `arms_of`
+                 seconds:dict[str, float]) -> pd.DataFrame: # of a training step, by arm, measured in pairs
+    "A line an arm that has a technique and records: kNN beside dense, shares of its FLOPs and time; best first."
+    minutes = {n: minutes_of(lines[n][0], s) for n, s in seconds.items()}
+    rows = {}
+    for name, records in arms.items():
+        if not records or not lines[name][0].get('technique'): continue
+        dense, line = dense_of(name, lines, minutes), arm_line(records, lines[name], seconds.get(name))
+        share = f'{100*seconds[name]/seconds[dense]:.0f} %' if name in seconds and dense in seconds else '–'
+        gain, told = above_dense(own(records), own(arms[dense]))
+        rows[name] = gain, {'beside dense': told, 'FLOPs of a step': line['FLOPs a step %'] + ' %',
+                            'time of a step': share, 'minutes': line['minutes'], 'kNN %': line['kNN %']}
+    best = sorted(rows, key=lambda name: rows[name][0], reverse=True)
+    return pd.DataFrame([rows[name][1] for name in best], best)
 

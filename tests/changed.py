@@ -138,7 +138,8 @@ def touched(items, rev:str) -> list:
         path = f'tests/{item.path.name}'
         if path == 'tests/test_notebooks.py' and item.originalname == 'test_notebook':
             hit = path in files or reach.notebook(f"nbs/{item.callspec.params['name']}")
-        elif path == 'tests/test_site.py': hit = path in files or any(f.startswith(('docs/', 'nbs/')) for f in files)
+        elif path == 'tests/test_site.py':
+            hit = path in files or any(f.startswith(('docs/', 'nbs/', 'results/')) for f in files)
         else: hit = reach.test(path, item.originalname, getattr(getattr(item, 'callspec', None), 'id', ''))
         if hit: found.append(item)
     return found if files else []

@@ -56,6 +56,13 @@ def test_nbdev_test(path):
     assert done.returncode == 0 and 'Success' in done.stdout, done.stdout[-2000:] + done.stderr[-6000:]
 
 
+def test_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT/'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors'} <= cited.keys() and cited['type'] == 'software'
+    assert cited['version'] == INI['DEFAULT']['version'] and cited['url'] == INI['DEFAULT']['git_url']
+    assert f"version = {{{cited['version']}}}" in (ROOT/'README.md').read_text()
+
+
 def test_dependencies_have_one_source():
     env = yaml.safe_load((ROOT/'environment.yml').read_text())
     assert env['dependencies'] == ['python=3.11', 'pip', {'pip': ['-e .[dev]']}]
@@ -219,8 +226,8 @@ def test_every_export_is_documented():
 
 
 def test_links_lead_somewhere():
-    "To files of the repository, from README, CONTRIBUTING and notebooks."
-    texts = {f: (ROOT/f).read_text() for f in TRACKED if f.endswith('.md')}
+    "To files of the repository, from README, CONTRIBUTING and notebooks; code has none."
+    texts = {f: re.sub(r'```.*?```', '', (ROOT/f).read_text(), flags=re.S) for f in TRACKED if f.endswith('.md')}
     for n in NOTEBOOKS:
         texts[f'nbs/{n}'] = '\n'.join(''.join(c['source']) for c in cells(n) if c['cell_type'] == 'markdown')
     dead = [(f, link) for f, text in texts.items() for link in re.findall(r'\]\(([^)#\s]+)', text)

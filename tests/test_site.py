@@ -46,15 +46,24 @@ def test_nothing_is_fetched_from_elsewhere(pages, folder):
         assert not found, f'{css.name} fetches from elsewhere'
 
 
+LINKS = dict(a='href', img='src', script='src', link='href')
+
+
 def test_links_lead_somewhere(pages, folder):
+    "A crawl: every link within the site has its file and its anchor, and every page is reached from the first."
     ids = {name: {t['id'] for t in page.find_all(id=True)} for name, page in pages.items()}
+    leads = {}
     for name, page in pages.items():
-        for tag, key in (('a', 'href'), ('img', 'src'), ('script', 'src'), ('link', 'href')):
-            for target in {t[key] for t in page.find_all(tag) if t.get(key)}:
-                if re.match(r'\w+:', target): continue
-                path, anchor = urldefrag(unquote(urljoin(name, re.sub(r'\?[^#]*', '', target))))
-                assert (folder/'html'/(path or name)).is_file(), f'{name}: no file {target}'
-                assert not anchor or anchor in ids[path or name], f'{name}: no anchor {target}'
+        targets = {t.get(LINKS[t.name]) for t in page.find_all([*LINKS])} - {None, ''}
+        inner = {t: urldefrag(unquote(urljoin(name, re.sub(r'\?[^#]*', '', t))))
+                 for t in targets if not re.match(r'\w+:', t)}
+        leads[name] = {path or name for path, _ in inner.values()}
+        dead = [t for t, (path, anchor) in inner.items()
+                if not (folder/'html'/(path or name)).is_file() or anchor and anchor not in ids[path or name]]
+        assert not dead, f'{name}: {dead}'
+    found, new = set(), {'index.html'}
+    while new: found, new = found | new, set().union(*(leads.get(n, ()) for n in new)) - found - new
+    assert not pages.keys() - found, 'no link leads here'
 
 
 def public(path):
@@ -120,7 +129,7 @@ def test_a_new_notebook_appears_by_itself(tmp_path):
         (tmp_path/'nbs'/f'{name}.ipynb').write_text(json.dumps(nb))
     pages = build(tmp_path, tmp_path/'out')
     page, index = pages['techniques/77_trick.html'], pages['index.html']
-    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['Install', 'A trick', 'API']
+    assert [a.get_text() for a in index.select('.sidebar-tree a')] == ['Overview', 'A trick', 'API']
     assert [c.get_text() for c in index.select('.sidebar-tree .caption-text')] == ['Start', 'Techniques', 'Reference']
     links = {a['href'].removeprefix('https://github.com/effssl/effssl/') for a in index.select('article a')}
     assert {'blob/main/LICENSE', 'tree/main/docs', 'techniques/77_trick.html'} <= links
@@ -142,14 +151,14 @@ FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--dis
 
 @pytest.fixture(scope='module')
 def browse(pages, folder, tmp_path_factory):
-    "Address on a server of our own -> the page as headless Chromium leaves it; every other host is out of reach."
+    "Address on our server, or of a file -> the page as headless Chromium leaves it; no other host is in reach."
     if not CHROMIUM: pytest.skip('no chromium or google-chrome on PATH: apt-get install chromium')
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_): pass
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder/'html'))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     def dump(address, *flags):
-        page = f'http://127.0.0.1:{server.server_port}/{address}'
+        page = address if '://' in address else f'http://127.0.0.1:{server.server_port}/{address}'
         own = f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'
         done = subprocess.run([CHROMIUM, *FLAGS, *flags, own, page], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -160,7 +169,10 @@ def browse(pages, folder, tmp_path_factory):
 
 def test_browser_opens_index(browse):
     page = browse('index.html')
-    assert page.h1.get_text().startswith('effssl') and page.select_one('article img[src*="09_views"]')
+    assert page.h1.get_text().startswith('effssl') and page.select_one('article img[src*="57_ten_minutes"]')
+    table = next(t for t in page.select('article table') if t.th.get_text() == 'technique')
+    links = {a.get_text(): a['href'] for a in table.select('a')}
+    assert links['SimPrune'] == 'techniques/21_simprune.html' and len(links) == len(table.select('tbody tr'))
 
 
 def test_browser_shows_maths_and_entries(browse):
@@ -172,6 +184,76 @@ def test_browser_shows_maths_and_entries(browse):
 def test_browser_searches(browse):
     found = [a['href'] for a in browse('search.html?q=feature_std').select('#search-results li a')]
     assert found and found[0].startswith('05_objectives.html') and any('11_simsiam' in f for f in found)
+
+
+ASK = '''<script>addEventListener('load', () => { const timer = setInterval(() => {
+    if (!Search.hasIndex()) return
+    clearInterval(timer)
+    const first = q => Search._performSearch(...Search._parseQuery(q)).at(-1)
+    document.title = JSON.stringify(QUERIES.map(first).map(r => [r[0], r[6]])) }, 10) })</script>'''
+
+
+def test_search_finds_pages_before_entries(browse, pages, folder):
+    "By title, or by a short name; what no page is called leads to its entry."
+    own = [name for name in pages if name.startswith(('techniques/', 'frameworks/', 'tutorials/'))]
+    wanted = {pages[name].h1.get_text().removesuffix('¶').rstrip('#'): name.removesuffix('.html') for name in own}
+    wanted |= dict(ets='techniques/39_ets', cdg='techniques/46_cdg', tome='techniques/31_tome')
+    html = (folder/'html/search.html').read_text()
+    ask = ASK.replace('QUERIES', json.dumps([*wanted, 'feature_std']))
+    (folder/'html/ask.html').write_text(html.replace('</body>', f'{ask}</body>'))
+    found = json.loads(browse('ask.html').title.get_text())
+    assert found.pop() == ['05_objectives', 'object']
+    assert [doc for doc, kind in found] == [*wanted.values()] and 'object' not in {kind for _, kind in found}
+
+
+PLAY = '''<script>addEventListener('load', () => {
+    const all = q => [...document.querySelectorAll('#runs ' + q)], told = {}
+    const rows = () => all('.runs tbody tr').filter(r => !r.hidden).map(r => r.cells[0].textContent.trim())
+    const heading = name => all('.runs thead button').find(b => b.textContent === name)
+    const filter = words => { all('input[type=search]')[0].value = words
+                              all('input[type=search]')[0].dispatchEvent(new Event('input')) }
+    const choose = (i, column) => { all('select')[i].value = column
+                                    all('select')[i].dispatchEvent(new Event('change')) }
+    told.best = rows()
+    heading('knn20 %').click()
+    told.worst = rows()
+    heading('framework').click()
+    told.sorted = all('th[aria-sort=ascending]').map(th => th.textContent)
+    for (const words of ['framework=simclr epochs>7', 'H200', 'nonsense=1']) {
+      filter(words)
+      told[words] = [rows(), all('[role=status]')[0].textContent] }
+    filter('')
+    choose(0, 'recipe.lr')
+    choose(1, 'recipe.framework')
+    told.points = all('circle').length
+    all('.runs input').slice(0, 3).forEach(box => box.click())
+    told.ticked = all('.runs input:checked').map(box => box.parentNode.textContent.trim())
+    told.lines = all('polyline').length
+    document.title = JSON.stringify(told) })</script>'''
+
+
+def test_browser_of_runs(browse, folder):
+    "Opened from its file, without a server: sorted, filtered, drawn, two compared, as the records have it."
+    records = [json.loads(p.read_text()) for p in (ROOT/'results').rglob('*.json')]
+    runs = [r for r in records if isinstance(r, dict) and 'recipe' in r]
+    html = (folder/'html/tables/95_browse.html').read_text()
+    (folder/'html/tables/play.html').write_text(html.replace('</body>', f'{PLAY}</body>'))
+    page = browse((folder/'html/tables/play.html').as_uri())
+    told, knn = json.loads(page.title.get_text()), {r['id']: r['scores']['knn20']['accuracy'] for r in runs}
+    assert len(told['best']) == len(runs) and knn[told['best'][0]] == max(knn.values())
+    assert knn[told['worst'][0]] == min(knn.values()) and told['sorted'] == ['framework']
+    chosen = {r['id'] for r in runs if r['recipe']['framework'] == 'simclr' and r['recipe']['epochs'] > 7}
+    assert chosen and {*told['framework=simclr epochs>7'][0]} == chosen
+    assert {r['id'] for r in runs if 'H200' in r['environment']['device']} == {*told['H200'][0]}
+    assert 'no column is called “nonsense”' in told['nonsense=1'][1]
+    assert told['points'] == sum(r['recipe']['lr'] is not None for r in runs)
+    assert len(told['ticked']) == 2 and told['lines'] >= 2
+    differing = page.select_one('#runs section table')
+    assert [th.get_text() for th in differing.select('thead th')] == told['ticked'][::-1] or \
+           [th.get_text() for th in differing.select('thead th')] == told['ticked']
+    values = [[td.get_text() for td in tr.select('td')] for tr in differing.select('tbody tr')]
+    assert values and all(a != b for a, b in values)
+    assert all(th.button and th['scope'] == 'col' for th in page.select('#runs .runs th[aria-sort]'))
 
 
 def test_code_does_not_scroll_sideways(browse, folder):
