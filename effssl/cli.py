@@ -146,7 +146,7 @@ def listing() -> dict:
     "All names that a recipe may use."
     from effssl.data import datasets
     named = {f'{kind}s': sorted(names(kind)) for kind in ('framework', 'technique', 'probe')}
-    return dict(**named, encoders=encoders(), datasets=[*datasets(), 'folder:PATH', 'zip:PATH'], recipes=[*shipped()])
+    return dict(**named, encoders=encoders(), datasets=[*datasets(), *(f'{kind}:PATH' for kind in ('folder', 'zip', 'shards'))], recipes=[*shipped()])
 
 def cost_of(args) -> int:
     "What `effssl cost` does."
