@@ -146,7 +146,8 @@ def listing() -> dict:
     "All names that a recipe may use."
     from effssl.data import datasets
     named = {f'{kind}s': sorted(names(kind)) for kind in ('framework', 'technique', 'probe')}
-    return dict(**named, encoders=encoders(), datasets=[*datasets(), *(f'{kind}:PATH' for kind in ('folder', 'zip', 'shards'))], recipes=[*shipped()])
+    sets = [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH']
+    return dict(**named, encoders=encoders(), datasets=sets, recipes=[*shipped()])
 
 def cost_of(args) -> int:
     "What `effssl cost` does."

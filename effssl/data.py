@@ -467,7 +467,7 @@ def missing(name:str, why='') -> FileNotFoundError:
         f'photos and digits need no files.')
 
 # %% ../nbs/00_data.ipynb #8420067c
-def look(name:str) -> Found: # of `datasets()`, a path (also 'folder:', 'zip:', 'shards:PATH'), 'package.module.function'
+def look(name:str) -> Found: # as a recipe's dataset
     "What a data set holds, before an image is decoded. Raises ValueError (unknown name) or FileNotFoundError."
     if here := locate(name): return arrange(Tree(here), name)
     if '.' in name: return python_set(name)

@@ -269,8 +269,8 @@ def files_at(root:Path) -> Folder|Zip|Shards:
     paths = numbered(root)
     if gone := [p for p in paths if not p.exists()]:
         of = f'{len(gone)} of {len(paths)} shards are not there: ' if len(paths) > 1 else ''
-        raise FileNotFoundError(f'{of}no data at {str(gone[0])!r}: give an existing folder or zip in ImageFolder layout, '
-                                'or tars')
+        raise FileNotFoundError(f'{of}no data at {str(gone[0])!r}: give an existing folder or zip in ImageFolder '
+                                'layout, or tars')
     if len(paths) > 1 or root.name.lower().endswith(TARS): return Shards(paths)
     if zipfile.is_zipfile(root): return Zip(root)
     raise ValueError(f'{str(root)!r} is neither a folder, a zip nor a tar: unpack it, and give the folder')
