@@ -447,6 +447,7 @@ def spelled(name:str) -> str:
     if kind == 'shards' or path == name: kind = 'folder' if Path(path).expanduser().is_dir() else kind
     return f'{kind}:{os.path.normpath(path)}'
 
+# %% ../nbs/00_data.ipynb #9f03c7f1
 def locate(name:str) -> Path|None:
     "Where a data set is on this machine already, a folder, zip or tars; or None."
     if path := path_in(name):
