@@ -159,6 +159,7 @@ def cost_of(args) -> int:
     print(json.dumps(found) if args.json else show_cost(found))
     return 0
 
+# %% ../nbs/71_cli.ipynb #9ebd0d3c
 def show_scores(found:dict) -> str:
     "Scores of a run as text, those of light networks below, what speaks against them, and the run's folder."
     from effssl.evaluate import Score

@@ -118,6 +118,7 @@ def labels_in(path:Path, images:list[str], texts:dict[str, str]) -> dict[str, st
             raise ValueError(f'{k}.cls of shard {str(path)!r} says {label!r}: it must be the number or name of a class')
     return {n: said[k] for k, n in first.items()}
 
+# %% ../nbs/69_files.ipynb #69f1ff02
 def samples(path:Path) -> tuple[list, dict]: # [(member, label, first byte, bytes)], {why: members that are left out}
     "Files of a shard, with labels. Raises ValueError, naming shard and member, where they do not fit together."
     found, texts, left = {}, {}, {}
