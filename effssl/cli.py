@@ -146,7 +146,8 @@ def listing() -> dict:
     "All names that a recipe may use."
     from effssl.data import datasets
     named = {f'{kind}s': sorted(names(kind)) for kind in ('framework', 'technique', 'probe')}
-    return dict(**named, encoders=encoders(), datasets=[*datasets(), 'folder:PATH', 'zip:PATH'], recipes=[*shipped()])
+    sets = [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH']
+    return dict(**named, encoders=encoders(), datasets=sets, recipes=[*shipped()])
 
 def cost_of(args) -> int:
     "What `effssl cost` does."
@@ -158,6 +159,7 @@ def cost_of(args) -> int:
     print(json.dumps(found) if args.json else show_cost(found))
     return 0
 
+# %% ../nbs/71_cli.ipynb #9ebd0d3c
 def show_scores(found:dict) -> str:
     "Scores of a run as text, those of light networks below, what speaks against them, and the run's folder."
     from effssl.evaluate import Score

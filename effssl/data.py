@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import numpy as np, torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from .files import SPLITS, SUFFIXES, files_at, is_image, numbered, user_cache
 from .lookup import imported, need, unknown
 
 # %% ../nbs/00_data.ipynb #801f3610
@@ -241,73 +242,33 @@ def digits(split:str, size:int) -> Images:
     x = x.clamp(0, 255).round().byte().expand(-1, 3, -1, -1).contiguous()
     return Images(x, y[part], list('0123456789'), size)
 
-# %% ../nbs/00_data.ipynb #6b6a397d
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
-
-def left_by_a_system(name:str) -> bool:
-    "Whether a path is hidden, a Mac's resource fork, or a network disk's thumbnail."
-    return any(part.startswith('.') or part in ('__MACOSX', '@eaDir') for part in name.split('/'))
-
-def below(folder, around:tuple=()) -> Iterator[tuple[str, str]]: # real paths of the folders around it
-    "Each file's path, and '' or why it is left out. Links are followed, but not back to a folder around them."
-    around = (*around, os.path.realpath(folder))
-    for e in os.scandir(folder):
-        if left_by_a_system(e.name): yield e.path, 'hidden, or left by a system'
-        elif not e.is_dir(): yield e.path, '' if e.is_file() else 'a link to nothing'
-        elif e.is_symlink() and any(f'{a}{os.sep}'.startswith(f'{os.path.realpath(e.path)}{os.sep}') for a in around):
-            yield e.path, 'a link to a folder around it'
-        else: yield from below(e.path, around)
-
-def zipped(names:list[str]) -> Iterator[tuple[str, str]]:
-    "As `below`, of a zip."
-    for n in names:
-        if not n.endswith('/'): yield n, 'hidden, or left by a system' if left_by_a_system(n) else ''
-
 # %% ../nbs/00_data.ipynb #6b6a397e
 class Tree:
-    "The image files of a folder or a zip, and what else lies there, by the reason why it is left out."
+    "The image files of a folder, a zip or tars, and what else lies there, by the reason why it is left out."
     def __init__(self, root):
         self.root = Path(root)
-        self._zip = None  # (process that opened it, the open zip)
-        if not self.root.exists():
-            raise FileNotFoundError(f'no data at {str(root)!r}: give an existing folder or zip in ImageFolder layout')
-        if self.root.is_dir():
-            files = ((Path(p).relative_to(self.root).as_posix(), why) for p, why in below(self.root))
-        elif zipfile.is_zipfile(self.root): files = zipped([n.replace('\\', '/') for n in self.open().namelist()])
-        else: raise ValueError(f'{str(root)!r} is neither a folder nor a zip: unpack it, and give the folder')
+        self.files = files_at(self.root)
         self.names, self.left_out = [], {}  # what is used; why not -> names
-        for n, why in sorted(files):
+        for n, why in sorted(self.files):
             kind = os.path.splitext(n)[1].lower()
-            if not why and kind not in SUFFIXES: why = f'no image of a kind that is read here ({kind or "no suffix"})'
+            if not why and not is_image(n): why = f'no image of a kind that is read here ({kind or "no suffix"})'
             if why: self.left_out.setdefault(why, []).append(n)
             else: self.names.append(n)
         if not self.names:
             raise ValueError(f'{str(root)!r} holds no image ({" ".join(SUFFIXES)}){told_left_out(self.left_out)}')
-    def open(self):
-        if self._zip is None or self._zip[0] != os.getpid(): self._zip = os.getpid(), zipfile.ZipFile(self.root)
-        return self._zip[1]
-    def __getstate__(self): return {**self.__dict__, '_zip': None}
-    def read(self, name:str) -> bytes:
-        if self.root.is_dir(): return (self.root/name).read_bytes()
-        try: return self.open().read(name)
-        except KeyError: return self.open().read(name.replace('/', '\\'))  # as some of Windows' programs write it
+    def read(self, name:str) -> bytes: return self.files.read(name)
     def sizes(self) -> dict[str, int]:
         "Bytes of each image file."
-        if self.root.is_dir(): return {n: (self.root/n).stat().st_size for n in self.names}
-        found = {i.filename.replace('\\', '/'): i.file_size for i in self.open().infolist()}
-        return {n: found[n] for n in self.names}
+        return {n: self.files.size(n) for n in self.names}
     def image(self, name:str) -> Image.Image:
         "One image, opened and not yet decoded."
-        return Image.open(self.root/name if self.root.is_dir() else io.BytesIO(self.read(name)))
+        return Image.open(self.files.open(name))
 
 def told_left_out(left_out:dict[str, list[str]]) -> str:
     "A line for each reason."
     return ''.join(f"\n  {len(names):,} left out: {why}, as {names[0]}" for why, names in left_out.items())
 
 # %% ../nbs/00_data.ipynb #ea3fcb6d
-SPLITS = {'train': ('train', 'training'), 'test': ('test', 'testing', 'val', 'valid', 'validation'),
-          'pretrain': ('unlabeled', 'unlabelled')}
-
 def split_folders(names:list[str], inside:str='') -> dict[str, list[str]]: # below this folder, '' or 'set/'
     "The folders of each split, 'set/val/', the likeliest first; {} where the images lie in folders of classes."
     paths = [n[len(inside):].split('/') for n in names]
@@ -463,37 +424,39 @@ FOLDERS = ('imagenet', 'imagenet100', 'tinyimagenet', 'cub', 'cars', 'caltech101
 SIZES = {'photos': 32, 'digits': 16, 'cifar10': 32, 'cifar100': 32, 'stl10': 96, 'tinyimagenet': 64}  # side in px
 
 def datasets() -> list[str]:
-    "Names that `load` knows, beside `folder:PATH` and `zip:PATH`."
+    "Names that `load` knows, beside `folder:PATH`, `zip:PATH` and `shards:PATH`."
     return sorted((*EMBEDDED, *TORCHVISION, *FOLDERS))
 
 def data_home() -> Path:
     "Where data sets are looked for and downloaded to: `$EFFSSL_DATA`, else the user's cache."
-    if home := os.environ.get('EFFSSL_DATA'): return Path(home)
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'effssl'
+    return Path(os.environ.get('EFFSSL_DATA') or user_cache())
 
 # %% ../nbs/00_data.ipynb #9f03c7f0
 def path_in(name:str) -> str|None:
-    "The path of 'folder:PATH', 'zip:PATH' or a plain path; None for a name."
+    "The path of 'folder:PATH', 'zip:PATH', 'shards:PATH' or a plain path; None for a name."
     kind, colon, path = name.partition(':')
-    if colon and kind in ('folder', 'zip'): return path or None
+    if colon and kind in ('folder', 'zip', 'shards'): return path or None
     if '/' in name or os.sep in name or name in ('.', '..'): return name
     return name if name not in datasets() and Path(name).exists() else None
 
 def spelled(name:str) -> str:
-    "A data set's name as recipes spell it: a plain path as 'folder:PATH' or 'zip:PATH'."
+    "A data set's name as recipes spell it: a plain path with 'folder:', 'zip:' or 'shards:'; a folder of these, too."
     path = path_in(name)
     if path is None: return name
-    kind = name.partition(':')[0] if path != name else 'folder' if Path(path).expanduser().is_dir() else 'zip'
+    kind = name.partition(':')[0] if path != name else 'shards' if path.lower().endswith('.tar') else 'zip'
+    if kind == 'shards' or path == name: kind = 'folder' if Path(path).expanduser().is_dir() else kind
     return f'{kind}:{os.path.normpath(path)}'
 
+# %% ../nbs/00_data.ipynb #9f03c7f1
 def locate(name:str) -> Path|None:
-    "The folder or zip of a data set that is on this machine already, or None."
+    "Where a data set is on this machine already, a folder, zip or tars; or None."
     if path := path_in(name):
         p = Path(path).expanduser()
-        if not p.exists(): raise FileNotFoundError(f'nothing is at {path!r}: check the path of data set {name!r}')
+        if gone := [q for q in numbered(p) if not q.exists()]:
+            raise FileNotFoundError(f'nothing is at {str(gone[0])!r}: check the path of data set {name!r}')
         return p
     if '.' in name and imported('data set', name, 'function'): return None
-    if name not in datasets(): raise unknown('data set', name, [*datasets(), 'folder:PATH', 'zip:PATH'])
+    if name not in datasets(): raise unknown('data set', name, [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH'])
     return next((p for p in (data_home()/f'{name}.zip', data_home()/name) if p.exists()), None)
 
 def missing(name:str, why='') -> FileNotFoundError:
@@ -505,7 +468,7 @@ def missing(name:str, why='') -> FileNotFoundError:
         f'photos and digits need no files.')
 
 # %% ../nbs/00_data.ipynb #8420067c
-def look(name:str) -> Found: # of `datasets()`, a path, 'folder:PATH', 'zip:PATH' or 'package.module.function'
+def look(name:str) -> Found: # as a recipe's dataset
     "What a data set holds, before an image is decoded. Raises ValueError (unknown name) or FileNotFoundError."
     if here := locate(name): return arrange(Tree(here), name)
     if '.' in name: return python_set(name)

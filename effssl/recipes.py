@@ -63,7 +63,7 @@ def make(kind:str, name:str, args:dict, *positional):
 @dataclass(frozen=True)
 class Recipe:
     "One experiment. None: the framework's own value for this image size."
-    dataset: str = 'photos' # a name, a folder or zip ('folder:PATH', 'zip:PATH'), or 'package.module.function'
+    dataset: str = 'photos' # a name, a path ('folder:PATH', 'zip:PATH', 'shards:PATH'), or 'package.module.function'
     encoder: str = 'resnet18' # a name, 'timm:NAME' or 'package.module.function'
     framework: str = 'simsiam' # a name, or 'package.module.Class'
     technique: str|None = None # a name, or 'package.module.Class'; several as 'simprune + accel'; None: dense
@@ -244,7 +244,7 @@ def canonical(r:Recipe) -> dict:
 def run_id(r:Recipe) -> str:
     "framework-technique-dataset-seed-hash of a complete recipe."
     told = canonical(r)
-    data = Path(r.dataset.partition(':')[2]).stem if ':' in r.dataset else r.dataset
+    data = re.sub('[{}]', '', Path(r.dataset.partition(':')[2]).stem) if ':' in r.dataset else r.dataset
     names = [n.strip().rpartition('.')[2].lower() for n in told.get('technique', 'dense').split('+')]
     parts = [told['framework'].rpartition('.')[2].lower(), '+'.join(names), data, f's{r.seed}']
     return '-'.join([*parts, hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]])

@@ -1,12 +1,13 @@
 "Data from folders, zips and workers; CIFAR-10 where it is at hand."
-import os, subprocess, sys, zipfile
+import os, pickle, subprocess, sys, tarfile, zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np, pytest, torch
 from PIL import Image
 
 from effssl.building import complete
-from effssl.data import data_home, load, take
+from effssl.data import data_home, load, look, spelled, take
 from effssl.evaluate import evaluate
 from effssl.recipes import recipe, run_id
 from effssl.runs import load_data, run
@@ -32,6 +33,83 @@ def test_folder_and_zip_agree(tree, tmp_path):
     a, b = load(f'folder:{tree}', 'train', 32), load(f'zip:{tmp_path/"set.zip"}', 'train', 32)
     assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.aspects, b.aspects)
     assert len(load(f'folder:{tree}', 'test', 32)) == 6 and a.classes == ['a', 'b']
+
+
+def test_a_tar_is_read_as_its_folder(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    with tarfile.open(tmp_path/'set.tar', 'w') as tar: tar.add(tree, '.')
+    for split in ('train', 'test'):
+        a, b = load(str(tree), split, 32), load(str(tmp_path/'set.tar'), split, 32)
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.aspects, b.aspects)
+        assert a.names == b.names and a.classes == b.classes
+    assert effssl.data.listing(str(tree)) == effssl.data.listing(str(tmp_path/'set.tar'))
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    "48 images, told apart by their red, in six shards by WebDataset's own writer, and in a folder; two to test on."
+    import webdataset as wds
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr(effssl.data, 'MEMORY', 0)  # not kept in memory
+    (tmp_path/'shards').mkdir()
+    for split, n, of in (('train', 48, 9), ('val', 2, 9)):
+        with wds.ShardWriter(str(tmp_path/'shards'/f'set-{split}-%03d.tar'), maxcount=of, verbose=0) as sink:
+            for i in range(n):
+                c, img = i*12//n, Image.new('RGB', (6, 4), (5*i, 100, 200))
+                (tmp_path/f'folder/{split}/{c:02}').mkdir(parents=True, exist_ok=True)
+                kind = ('png', 'bmp')[i%2]
+                img.save(file := tmp_path/f'folder/{split}/{c:02}/{i:03}.{kind}')
+                sink.write({'__key__': f'{i:03}', kind: file.read_bytes(), 'cls': c, 'json': {'i': i}})
+    return tmp_path
+
+
+def test_shards_are_what_their_writer_reads(shards):
+    import webdataset as wds
+    ours, folder = load(f'shards:{shards}/shards', 'train', 4), load(f'folder:{shards}/folder', 'train', 4)
+    assert len(list((shards/'shards').glob('*train*'))) == 6 and ours.names[0] == 'train/00/set-train-000.tar:000.png'
+    assert ours.classes == folder.classes and torch.equal(ours.labels, folder.labels)
+    theirs = wds.WebDataset(str(shards/'shards/set-train-{000..005}.tar'), shardshuffle=False)
+    found = {Path(s['__url__']).name + ':' + s['__key__']: int(s['cls']) for s in theirs}
+    names = [n.rpartition('/')[2].partition('.tar:') for n in ours.names]
+    assert {a + b + c.partition('.')[0]: int(ours.classes[y]) for (a, b, c), y in zip(names, ours.labels)} == found
+    assert pickle.loads(pickle.dumps(ours.images))(5).getpixel((0, 0)) == (25, 100, 200)
+    part = load(f'{shards}/shards/set-train-{{001..002}}.tar', 'pretrain', 4)
+    assert len(part) == 18 and part.read(0)[0][0, 0, 0] == 45
+    assert spelled(f'shards:{shards}/shards/') == spelled(f'{shards}/shards') == f'folder:{shards}/shards'
+    assert ' 2 to test on' in str(look(f'{shards}/shards'))
+
+
+def test_each_image_of_shards_once_an_epoch(shards):
+    "Two ranks with two workers each: none lost, none twice, in batches that are a folder's."
+    folder, ours = load(f'{shards}/folder', 'train', 4), load(f'{shards}/shards', 'train', 4)
+    ranks = [[loader(s, 4, 3, rank, 2, workers) for s, workers in ((folder, 0), (ours, 2))] for rank in (0, 1)]
+    orders = []
+    for epoch in (0, 1):
+        seen = []
+        for loaders in ranks:
+            for each in loaders: each.sampler.set_epoch(epoch)
+            for (x, y, i, a), (u, v, j, b) in zip(*loaders, strict=True):
+                assert torch.equal(i, j) and torch.equal(x, u) and torch.equal(y, v) and torch.equal(a, b)
+                seen += u[:, 0, 0, 0].tolist()
+        assert sorted(seen) == [5*i for i in range(48)]
+        orders.append(seen)
+    assert orders[0] != orders[1]
+
+
+def test_what_cannot_be_read_of_a_shard_is_named(shards):
+    path = shards/'shards'/'set-train-002.tar'
+    with tarfile.open(path) as tar: begins = tar.getmember('020.png').offset_data
+    with open(path, 'r+b') as f:
+        f.seek(begins)
+        f.write(b'broken!!')
+    with pytest.raises(ValueError, match="image 'train/05/set-train-002.tar:020.png'"):
+        load(f'{shards}/shards', 'train', 4)
+    assert len(load(f'{shards}/shards', 'train', 4, skip_bad=True)) == 47
+    with pytest.raises(FileNotFoundError, match='set-train-006.tar'):
+        look(f'shards:{shards}/shards/set-train-{{000..006}}.tar')
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match='set-train-002.tar.* cut off|set-train-002.tar.* no whole tar'):
+        look(f'{shards}/shards')
 
 
 def test_workers_decode_what_memory_holds(tree, monkeypatch):
