@@ -458,7 +458,7 @@ def checked(r:Recipe, device:str='auto') -> dict:
     return dict(said=said, took=took, ratio={k: said[k]/v if v else None for k, v in took.items()}, parts=f['parts'],
                 training=sum(h.get('seconds', 0) for h in record['history']))
 
-def check_all(path, device:str='auto'):
+def check_all(path='results/forecast-cpu.json', device:str='auto'):
     "Write a record of all `check_recipes`, forecast and run one after the other."
     rows = {}
     for name, r in check_recipes().items():
