@@ -205,13 +205,13 @@ def sweep_of(args) -> int:
     from effssl.sweep import check_load, plan, read_grid, show_plan, sweep
     check_load(args.workers, args.threads, args.nice)
     table = plan(read_grid(args.grid), args.out)
-    if args.dry_run:
+    wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
+    if args.dry_run and not wrong:
         from effssl.forecast import estimate, show_estimate
         table = estimate(table, args.device, args.workers)
-    wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
     if args.dry_run or wrong or absent:
         print(table.drop(columns='recipe').to_json(orient='records') if args.json else show_plan(table))
-        if args.dry_run and not args.json: print(show_estimate(table, args.workers))
+        if 'hours' in table and not args.json: print(show_estimate(table, args.workers))
         return 2 if wrong else int(absent)
     done = sweep(table.recipe, args.out, workers=args.workers, device=args.device, bar=not args.json,
                  threads=args.threads, nice=args.nice, collect=args.collect)
