@@ -13,7 +13,6 @@ __all__ = ['GOLDEN', 'LEAST', 'GROWS', 'MOST', 'LENGTHS', 'SHORT', 'DINO', 'RUN'
 # %% ../nbs/69_forecast.ipynb #69aa0003
 import gc, io, json, math, os, subprocess, sys, tempfile, time
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -94,11 +93,15 @@ def keep_point(module:Rehearsal):
     module.steps = -int(sizes(module.framework, module.augs, module.progress) != before)
     module.begun = module.last = end
 
-def over_schedule(points:list[tuple[float, float]]) -> float: # (progress, value)
-    "Mean over the schedule of what was found at some points, each standing for all that is nearest to it."
-    at, values = zip(*sorted(points))
-    edges = [0., *((a + b)/2 for a, b in pairwise(at)), 1.]
-    return sum(v*(b - a) for v, (a, b) in zip(values, pairwise(edges)))
+def over_schedule(points:list[tuple[float, float]], # (progress, value)
+                  like=lambda progress: None, # what the value depends on, as far as is known: sizes of the views
+                 ) -> float:
+    "Mean over the schedule of what was found at some points, each standing for all that is nearest and like it."
+    known = [(t, like(t), v) for t, v in points]
+    def value(t):
+        here = like(t)
+        return min((of != here, abs(at - t), v) for at, of, v in known)[2]
+    return sum(value((i + .5)/200) for i in range(200))/200
 
 # %% ../nbs/69_forecast.ipynb #69aa0009
 def rehearse(r:Recipe, framework, augs:list, images:Images, folder, device, budget:float) -> dict:
@@ -106,7 +109,7 @@ def rehearse(r:Recipe, framework, augs:list, images:Images, folder, device, budg
     module = Rehearsal(pretraining(r, framework, augs, classes=classes_of(images)), r.epochs, budget)
     start = now(device)
     fit_recipe(r, module, images, folder, device)
-    end, step = now(device), over_schedule(module.points)
+    end, step = now(device), over_schedule(module.points, lambda t: sizes(framework, augs, t))
     return dict(first=max(0., module.first - start - step), step=step, epoch=end - module.ended,
                 points=len(module.points), row=module.history[-1])
 
