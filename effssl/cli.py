@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PYTHON', 'GROUPS', 'VERBS', 'EXAMPLES', 'setting', 'named_in_help', 'recipe_options', 'parser', 'recipe_from',
-           'listing', 'cost_of', 'show_scores', 'show_table', 'show_cost', 'forecast_of', 'sweep_of', 'list_of',
+           'listing', 'list_of', 'show_scores', 'show_table', 'show_cost', 'cost_of', 'forecast_of', 'sweep_of',
            'pretrain_of', 'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
 
 # %% ../nbs/71_cli.ipynb #4594b6f2
@@ -111,8 +111,7 @@ def further_options(verbs:dict): # name -> parser
     sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; forecast time, memory')
     for v in ('evaluate', 'embed', 'export'):
         verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
-    for v in ('look', 'embed'):
-        verbs[v].add_argument('data', metavar='DATA', help='a data set by name, a folder, a zip, …')
+    for v in ('look', 'embed'): verbs[v].add_argument('data', metavar='DATA', help='a set by name, a folder, a zip, …')
     verbs['embed'].add_argument('file', metavar='FILE', help='to write: .npz or .parquet')
     for v in ('embed', 'evaluate'):
         verbs[v].add_argument('--skip-bad', action='store_true', help='leave out files that cannot be read')
@@ -149,15 +148,10 @@ def listing() -> dict:
     named = {f'{kind}s': sorted(names(kind)) for kind in ('framework', 'technique', 'probe')}
     return dict(**named, encoders=encoders(), datasets=[*datasets(), 'folder:PATH', 'zip:PATH'], recipes=[*shipped()])
 
-def cost_of(args) -> int:
-    "What `effssl cost` does."
-    given = recipe_from(args)  # refused before anything heavy is imported
-    from effssl.building import complete, cost
-    r = complete(given)
-    of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
-    if args.time: return forecast_of(args, r, of)
-    found = of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
-    print(json.dumps(found) if args.json else show_cost(found))
+def list_of(args) -> int:
+    "What `effssl list` does."
+    found = listing()
+    print(json.dumps(found) if args.json else '\n'.join(f"{k}: {', '.join(v)}" for k, v in found.items()))
     return 0
 
 def show_scores(found:dict) -> str:
@@ -190,6 +184,17 @@ def show_cost(c:dict) -> str:
     return f"{of}\n{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
 # %% ../nbs/71_cli.ipynb #69aa7101
+def cost_of(args) -> int:
+    "What `effssl cost` does."
+    given = recipe_from(args)  # refused before anything heavy is imported
+    from effssl.building import complete, cost
+    r = complete(given)
+    of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
+    if args.time: return forecast_of(args, r, of)
+    found = of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
+    print(json.dumps(found) if args.json else show_cost(found))
+    return 0
+
 def forecast_of(args, r:Recipe, of:dict) -> int: # complete; names
     "What `effssl cost --time` does."
     from effssl.forecast import forecast, show_forecast
@@ -217,12 +222,6 @@ def sweep_of(args) -> int:
                  threads=args.threads, nice=args.nice, collect=args.collect)
     print(show_table(done, args.json))
     return int((~done.state.isin(['complete', 'finished before'])).any())
-
-def list_of(args) -> int:
-    "What `effssl list` does."
-    found = listing()
-    print(json.dumps(found) if args.json else '\n'.join(f"{k}: {', '.join(v)}" for k, v in found.items()))
-    return 0
 
 def pretrain_of(args) -> int:
     "What `effssl pretrain` does."

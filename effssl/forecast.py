@@ -321,6 +321,7 @@ def forecast(r:Recipe, device:str='auto', budget:float=60.) -> dict: # seconds t
     c['said'] += said
     return totals(c, r)
 
+# %% ../nbs/69_forecast.ipynb #69aa0018
 def in_words(n:float, units:tuple, per:float) -> str: # of the first unit; 'B', 'kB', …
     "A number with the unit that makes it readable."
     for unit in units[:-1]:
@@ -341,7 +342,7 @@ def show_forecast(f:dict, of:str='') -> str: # as from `forecast`
              f"  disk {held(f['disk'])}, and {held(f['checkpoint'])} while a checkpoint is written"]
     return '\n'.join([*lines, *(f'  {s}' for s in f['said'])])
 
-# %% ../nbs/69_forecast.ipynb #69aa001b
+# %% ../nbs/69_forecast.ipynb #69aa001c
 MOST = 4 # arms of a grid to measure
 LENGTHS = dict(seed=0, epochs=1, lr=0., weight_decay=0., weight_decay_end=None, warmup_epochs=0., evaluate_every=0)
 
@@ -370,7 +371,7 @@ def scaled(c:dict, of:Recipe, r:Recipe, flops:float) -> dict: # as from `calibra
     "What another recipe's parts take: steps by their FLOPs, all else the same."
     return c | dict(step=c['step']*flops*r.batch_size/(c['flops']*of.batch_size), flops=flops)
 
-# %% ../nbs/69_forecast.ipynb #69aa001d
+# %% ../nbs/69_forecast.ipynb #69aa001e
 def parts_of(arms:dict[str, Recipe], device:str, threads:int|None, budget:float=60.) -> dict[str, tuple[dict, str]]:
     "What each arm's parts take, and by what: 'measured' or the arm that it was scaled from."
     able_ = {a: able(r, device) for a, r in arms.items()}
@@ -400,7 +401,7 @@ def estimate(table:pd.DataFrame, # as from `plan`
     columns = ['PFLOPs', 'hours', 'GB', 'MB', 'by', 'said']
     return table.assign(**pd.DataFrame([row(i) for i in table.index], columns=columns, index=table.index))
 
-# %% ../nbs/69_forecast.ipynb #69aa001e
+# %% ../nbs/69_forecast.ipynb #69aa001f
 def all_done(hours:list[float], workers:int) -> float:
     "Hours until the last of several runs is done, each taken in turn by the worker that is free first."
     free = [0.]*workers
@@ -420,7 +421,7 @@ def show_estimate(table:pd.DataFrame, workers:int=1) -> str: # as from `estimate
     if by: lines.append(f'{by} runs are not measured, but scaled by FLOPs from the nearest that was (column by)')
     return '\n'.join([*lines, *dict.fromkeys(s for said in table.said for s in said)])
 
-# %% ../nbs/69_forecast.ipynb #69aa0023
+# %% ../nbs/69_forecast.ipynb #69aa0024
 SHORT = dict(epochs=2, subset=15_000, test_subset=2000, evaluate_every=1)
 DINO = dict(dataset='cifar10', framework='dino', framework_args={'prototypes': 1024}, encoder='vit_tiny_patch16_224',
             encoder_args={'patch_size': 4, 'embed_dim': 96, 'depth': 4, 'num_heads': 3}, local_views=2, local_size=16,
@@ -435,7 +436,7 @@ def check_recipes() -> dict[str, Recipe]:
             'Accel': replace(ten, technique='accel', epochs=3),
             'dual gating': replace(ten, technique='dual_gating', technique_args={'budget': .5}, **vicreg)}
 
-# %% ../nbs/69_forecast.ipynb #69aa0024
+# %% ../nbs/69_forecast.ipynb #69aa0025
 RUN = '''import sys
 from effssl.cli import main
 from effssl.forecast import resident
@@ -461,6 +462,7 @@ def checked(r:Recipe, device:str='auto') -> dict:
     return dict(said=said, took=took, ratio={k: said[k]/v if v else None for k, v in took.items()}, parts=f['parts'],
                 training=sum(h.get('seconds', 0) for h in record['history']))
 
+# %% ../nbs/69_forecast.ipynb #69aa0026
 def check_all(path='results/forecast-cpu.json', device:str='auto'):
     "Write a record of all `check_recipes`, forecast and run one after the other."
     rows = {}
@@ -469,5 +471,5 @@ def check_all(path='results/forecast-cpu.json', device:str='auto'):
         print(name, {k: round(v, 2) for k, v in rows[name]['ratio'].items()}, flush=True)
     write_json(path, dict(rows=rows, environment=environment(pick_device(device))))
 
-# %% ../nbs/69_forecast.ipynb #69aa0028
+# %% ../nbs/69_forecast.ipynb #69aa002a
 if __name__ == '__main__' and '__file__' in globals(): check_all(*sys.argv[1:])  # not in a notebook
