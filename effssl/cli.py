@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PYTHON', 'GROUPS', 'VERBS', 'EXAMPLES', 'setting', 'named_in_help', 'recipe_options', 'parser', 'recipe_from',
-           'listing', 'cost_of', 'show_scores', 'show_table', 'show_cost', 'sweep_of', 'list_of', 'pretrain_of',
+           'listing', 'cost_of', 'show_scores', 'show_table', 'show_cost', 'forecast_of', 'sweep_of', 'pretrain_of',
            'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
 
 # %% ../nbs/71_cli.ipynb #4594b6f2
@@ -64,7 +64,7 @@ def recipe_options(verb:argparse.ArgumentParser, full:bool=False): # with all na
                                help='an argument of the technique; of one of several, TECHNIQUE.NAME=VALUE')
 
 # %% ../nbs/71_cli.ipynb #55694f06
-VERBS = {'list': 'names of everything', 'cost': 'executed FLOPs of one training step',
+VERBS = {'list': 'names of everything', 'cost': 'executed FLOPs of one training step; what a run will take',
          'pretrain': 'train, evaluate and cost one recipe', 'sweep': 'all runs of a grid, each an executed notebook',
          'look': 'what a data set holds, and what is left out',
          'runs': 'what is in a folder of runs, newest last', 'evaluate': 'another look at a finished run',
@@ -94,24 +94,24 @@ def parser(full:bool=False) -> argparse.ArgumentParser: # with all names in help
 def further_options(verbs:dict): # name -> parser
     "What the verbs take beside the fields of a recipe."
     cost, train, sweep = verbs['cost'], verbs['pretrain'], verbs['sweep']
+    cost.add_argument('--time', action='store_true', help='measure for a minute; say time, memory, disk of a run')
     cost.add_argument('--draws', type=int, help='steps to average over (12 with a technique)')
     cost.add_argument('--assumed-share', type=float, help='share removed, for techniques where it depends on the data')
     train.add_argument('--processes', type=int, default=1, help='that share each batch, one a GPU')
     train.add_argument('--recompute', action='store_true', help='less memory, more time: gradient checkpointing')
     train.add_argument('--log', metavar='csv|tensorboard|wandb', help='also write the history for tools that draw it')
     for v in ('pretrain', 'sweep', 'runs'): verbs[v].add_argument('--out', default='runs', help='folder of all runs')
-    for v in ('pretrain', 'sweep', 'evaluate', 'embed'):
+    for v in ('cost', 'pretrain', 'sweep', 'evaluate', 'embed'):
         verbs[v].add_argument('--device', default='auto', help='auto, cpu or cuda')
     sweep.add_argument('grid', metavar='GRID.yml')
     sweep.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
     sweep.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
     sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
     sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
-    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; estimate FLOPs, time')
+    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; forecast time, memory')
     for v in ('evaluate', 'embed', 'export'):
         verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
-    for v in ('look', 'embed'):
-        verbs[v].add_argument('data', metavar='DATA', help='a data set by name, a folder, a zip, …')
+    for v in ('look', 'embed'): verbs[v].add_argument('data', metavar='DATA', help='a set by name, a folder, a zip, …')
     verbs['embed'].add_argument('file', metavar='FILE', help='to write: .npz or .parquet')
     for v in ('embed', 'evaluate'):
         verbs[v].add_argument('--skip-bad', action='store_true', help='leave out files that cannot be read')
@@ -189,27 +189,45 @@ def show_cost(c:dict) -> str:
     of = f"{c['framework']}, {c['encoder']}, {c['image_size']} px, {c['technique']}"
     return f"{of}\n{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
+# %% ../nbs/71_cli.ipynb #69aa7101
+def cost_of(args) -> int:
+    "What `effssl cost` does."
+    given = recipe_from(args)  # refused before anything heavy is imported
+    from effssl.building import complete, cost
+    r = complete(given)
+    of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
+    if args.time: return forecast_of(args, r, of)
+    found = of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
+    print(json.dumps(found) if args.json else show_cost(found))
+    return 0
+
+def forecast_of(args, r:Recipe, of:dict) -> int: # complete; names
+    "What `effssl cost --time` does."
+    from effssl.forecast import forecast, show_forecast
+    print('measuring for about a minute', file=sys.stderr)
+    found = forecast(r, args.device)
+    names = ', '.join(map(str, [*of.values(), r.dataset]))
+    print(json.dumps(of | found) if args.json else show_forecast(found, names))
+    return 0
+
 # %% ../nbs/71_cli.ipynb #facae48f
 def sweep_of(args) -> int:
     "What `effssl sweep` does; the exit code."
-    from effssl.sweep import check_load, estimate, plan, read_grid, show_plan, sweep
+    from effssl.sweep import check_load, plan, read_grid, show_plan, sweep
     check_load(args.workers, args.threads, args.nice)
     table = plan(read_grid(args.grid), args.out)
-    if args.dry_run: table = estimate(table, args.device, args.workers)
     wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
+    if args.dry_run and not wrong:
+        from effssl.forecast import estimate, show_estimate
+        table = estimate(table, args.device, args.workers)
     if args.dry_run or wrong or absent:
         print(table.drop(columns='recipe').to_json(orient='records') if args.json else show_plan(table))
+        if 'hours' in table and not args.json: print(show_estimate(table, args.workers))
         return 2 if wrong else int(absent)
     done = sweep(table.recipe, args.out, workers=args.workers, device=args.device, bar=not args.json,
                  threads=args.threads, nice=args.nice, collect=args.collect)
     print(show_table(done, args.json))
     return int((~done.state.isin(['complete', 'finished before'])).any())
-
-def list_of(args) -> int:
-    "What `effssl list` does."
-    found = listing()
-    print(json.dumps(found) if args.json else '\n'.join(f"{k}: {', '.join(v)}" for k, v in found.items()))
-    return 0
 
 def pretrain_of(args) -> int:
     "What `effssl pretrain` does."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'NOTEBOOK', 'read_grid', 'expand', 'count', 'data_state', 'judged_on', 'check_probes', 'builds', 'network',
-           'plan_one', 'ready', 'state', 'plan', 'step_cost', 'estimate', 'show_plan', 'run_notebook', 'attempt',
-           'pool', 'drain', 'work_off', 'check_load', 'first_seeds_first', 'gather', 'sweep', 'scores']
+           'plan_one', 'ready', 'state', 'plan', 'show_plan', 'run_notebook', 'attempt', 'pool', 'drain', 'work_off',
+           'check_load', 'first_seeds_first', 'gather', 'sweep', 'scores']
 
 # %% ../nbs/70_sweep.ipynb #957f4472
 import itertools, json, math, multiprocessing, os, signal, sys, time
@@ -133,45 +133,14 @@ def plan(runs:list[dict], out='runs') -> pd.DataFrame:
                           | plan_one(r, out) for r in runs])
     return table[~(table.id.duplicated() & (table.id != ''))].reset_index(drop=True)
 
-# %% ../nbs/70_sweep.ipynb #f1eda993
-@lru_cache
-def step_cost(what:str, device:str, n:int=8) -> tuple[float, float]:
-    "FLOPs and seconds an image of one training step, on `n` images."
-    from effssl.cost import seconds
-    from effssl.building import build, cost
-    from effssl.train import pick_device
-    from effssl.views import random_views
-    r = Recipe(**json.loads(what))
-    framework, augs = build(r)
-    dev = pick_device(device)
-    views = random_views(augs, n, dev)
-    framework.to(dev).train()
-    step = lambda: framework(framework.walk(views)).backward()
-    step()
-    return cost(r, 2, draws=4)['flops']/2, seconds(step, dev)/n
-
 # %% ../nbs/70_sweep.ipynb #f1eda9a4
-def estimate(table:pd.DataFrame, device:str='auto', workers:int=1) -> pd.DataFrame:
-    "The plan with `PFLOPs` and `hours` of training each run; steps on 8 images, fp32, timed here."
-    def row(t):
-        if t.problem or t.state == 'finished': return 0., 0.
-        flops, secs = step_cost(network(t.recipe), device)
-        images = t.images//t.recipe.batch_size*t.recipe.batch_size*t.recipe.epochs
-        return flops*images/1e15, secs*images/3600
-    return table.assign(**pd.DataFrame([row(t) for t in table.itertuples()], columns=['PFLOPs', 'hours'],
-                                       index=table.index))
-
 def show_plan(table:pd.DataFrame) -> str:
-    "A plan as text, its total last."
-    columns = [c for c in ('run', 'id', 'state', 'data', 'images', 'PFLOPs', 'hours') if c in table]
-    text = table[columns].round(dict(PFLOPs=3, hours=2)).to_string(index=False, max_colwidth=60)
+    "A plan as text, its problems below."
+    columns = [c for c in ('run', 'id', 'state', 'data', 'images', 'PFLOPs', 'hours', 'GB', 'MB', 'by') if c in table]
+    text = table[columns].round(dict(PFLOPs=3, hours=2, GB=2, MB=1)).to_string(index=False, max_colwidth=60)
     lines = [f'run {t.run}: {t.problem}' for t in table.itertuples() if t.problem]
     lines += [f'data set {d!r} is missing' for d in sorted({t.recipe.dataset for t in table.itertuples()
                                                             if t.data == 'missing'})]
-    if 'hours' in table:
-        total = f'{table.PFLOPs.sum():.3f} PFLOPs, about {table.hours.sum():.2f} hours'
-        lines.append(f'{len(table)} runs, {total} of training '
-                                      f'one after the other on this machine (evaluation comes on top)')
     return '\n'.join([text, '', *lines])
 
 # %% ../nbs/70_sweep.ipynb #3746b4b4

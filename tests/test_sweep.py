@@ -3,7 +3,7 @@ import json, os, signal, subprocess, sys, threading, time
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest, yaml
+import pytest, torch, yaml
 
 import effssl.sweep
 from conftest import ROOT
@@ -141,10 +141,12 @@ def test_dask(tmp_path):
 def test_dry_run(tmp_path, capsys):
     dino = {'framework': 'dino', 'framework_args': {'prototypes': 64}, 'precision': 'fp16'}  # planned on any machine
     path = grid(tmp_path, base=TINY, grid={'seed': [0, 1]},
-                rows=[{}, {'framework': 'simclr', 'framework_args': {}}, dino])
+                rows=[{}, dino])
     assert main(['sweep', path, '--dry-run', '--out', str(tmp_path/'runs'), '--json']) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 6 and all(r['PFLOPs'] > 0 and r['hours'] > 0 and r['state'] == 'new' for r in rows)
+    assert len(rows) == 4 and all(r['by'] == 'measured' and r['state'] == 'new' for r in rows)
+    assert all(min(r[k] for k in ('PFLOPs', 'hours', 'GB', 'MB')) > 0 for r in rows)
+    assert [bool(r['said']) for r in rows] == [False]*2 + [not torch.cuda.is_available()]*2  # fp16 timed as fp32
     absent = {'dataset': 'imagenet', 'image_size': 224, 'subset': None}
     path = grid(tmp_path, base=TINY, rows=[{'framework': 'simsam'}, {'epochs': 'ten'}, absent, {'batch_size': 500}])
     assert main(['sweep', path, '--dry-run', '--out', str(tmp_path/'runs')]) == 2
