@@ -145,7 +145,7 @@ def test_classes_are_whole():
 LAYERS = [  # a module imports modules above it in this list, or beside it; frameworks and techniques none beside them
     ['lookup'], ['recipes'], ['provenance'], ['data', 'views'], ['lockstep'], ['encoders'],
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel', 'recompute', 'compiled'],
-    ['gates'], ['slim'],
+    ['gates'], ['maps', 'slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['weights'], ['runs'],
     ['takeaway'], ['show'], ['sweep', 'tables'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
 
