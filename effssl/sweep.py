@@ -75,15 +75,20 @@ def judged_on(dataset:str) -> tuple[int, int]|None:
     if found.no_scores: return None
     return tuple(found.counts.get(s) or len(found.splits[s](32)) for s in ('train', 'test'))
 
-def check_probes(r:Recipe):
-    "Raise ValueError where the probes of a complete recipe cannot work with so many images."
+@lru_cache
+def check_probes(what:str) -> list[str]: # a complete recipe as JSON
+    "What is missing of the images that probes bring. Raises ValueError where they cannot work with the recipe."
     from effssl.data import Images
-    from effssl.evaluate import Sets, probes
-    most = (r.subset or math.inf, r.test_subset or math.inf)
-    if not (judged := judged_on(r.dataset)): return
-    sizes = [min(n, m) for n, m in zip(judged, most)]
+    from effssl.evaluate import Sets, judges, probes
+    r, lacks = Recipe(**json.loads(what)), []
+    judged, most = judged_on(r.dataset), (r.subset or math.inf, r.test_subset or math.inf)
+    sizes = [min(n, m) for n, m in zip(judged or (2, 2), most)]
     sets = Sets(*(Images(None, [0]*n, ['not read'], r.image_size) for n in sizes), r.image_size)
-    for p in probes(r): p.check(r, sets)
+    for p in judges(probes(r), judged is not None):
+        p.check(r, sets)
+        try: p.look(fetch=False)
+        except FileNotFoundError as e: lacks.append(str(e))
+    return lacks
 
 # %% ../nbs/70_sweep.ipynb #07157d88
 @lru_cache
@@ -101,9 +106,9 @@ def network(r:Recipe) -> str:
 
 # %% ../nbs/70_sweep.ipynb #10156aad
 def plan_one(values:dict, out) -> dict:
-    "One row of a plan: id, problem or '', data, images, state, recipe."
+    "One row of a plan: id, problem or '', data, what it lacks, images, state, recipe."
     from effssl.building import complete
-    row = dict(id='', problem='', data='', images=0, state='', recipe=None)
+    row = dict(id='', problem='', data='', lacks=[], images=0, state='', recipe=None)
     try:
         r = complete(recipe(values))
         n = min(count(r.dataset), r.subset or math.inf)
@@ -111,7 +116,9 @@ def plan_one(values:dict, out) -> dict:
         if r.batch_size > n:
             raise ValueError(f'batch_size {r.batch_size} is larger than the {n} images of {r.dataset!r}: lower it')
         builds(network(r), r.batch_size, n)
-        check_probes(r)
+        lacks = [f'data set {r.dataset!r} is missing']*(row['data'] == 'missing')
+        lacks += check_probes(json.dumps(asdict(replace(r, seed=0)), sort_keys=True))
+        if lacks: row |= dict(data='missing', lacks=lacks)
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as e: row['problem'] = str(e)
     return row
 
@@ -125,6 +132,7 @@ def state(folder:Path) -> str:
     if not (folder/'run.json').exists(): return 'new'
     return 'finished' if finished(folder) else 'resumes' if (folder/'last.ckpt').exists() else 'starts again'
 
+# %% ../nbs/70_sweep.ipynb #10156aae
 def plan(runs:list[dict], out='runs') -> pd.DataFrame:
     "A row for each run: id, what sets it apart, problem, data, images, state, recipe. Equal runs are one."
     if not runs: raise ValueError('the grid has no runs')
@@ -166,8 +174,7 @@ def show_plan(table:pd.DataFrame) -> str:
     columns = [c for c in ('run', 'id', 'state', 'data', 'images', 'PFLOPs', 'hours') if c in table]
     text = table[columns].round(dict(PFLOPs=3, hours=2)).to_string(index=False, max_colwidth=60)
     lines = [f'run {t.run}: {t.problem}' for t in table.itertuples() if t.problem]
-    lines += [f'data set {d!r} is missing' for d in sorted({t.recipe.dataset for t in table.itertuples()
-                                                            if t.data == 'missing'})]
+    lines += sorted({lack for t in table.itertuples() for lack in t.lacks})
     if 'hours' in table:
         total = f'{table.PFLOPs.sum():.3f} PFLOPs, about {table.hours.sum():.2f} hours'
         lines.append(f'{len(table)} runs, {total} of training '
