@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PYTHON', 'GROUPS', 'VERBS', 'EXAMPLES', 'setting', 'named_in_help', 'recipe_options', 'parser', 'recipe_from',
-           'listing', 'cost_of', 'show_scores', 'show_table', 'show_cost', 'forecast_of', 'sweep_of', 'pretrain_of',
-           'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
+           'listing', 'list_of', 'show_scores', 'show_table', 'show_cost', 'cost_of', 'forecast_of', 'sweep_of',
+           'pretrain_of', 'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
 
 # %% ../nbs/71_cli.ipynb #4594b6f2
 import argparse, inspect, json, os, re, signal, sys, typing
@@ -149,14 +149,10 @@ def listing() -> dict:
     sets = [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH']
     return dict(**named, encoders=encoders(), datasets=sets, recipes=[*shipped()])
 
-def cost_of(args) -> int:
-    "What `effssl cost` does."
-    given = recipe_from(args)  # refused before anything heavy is imported
-    from effssl.building import complete, cost
-    r = complete(given)
-    of = dict(framework=r.framework, encoder=r.encoder, image_size=r.image_size, technique=r.technique or 'dense')
-    found = of | cost(r, r.batch_size if 'batch_size' in vars(args) else 2, args.draws, args.assumed_share)
-    print(json.dumps(found) if args.json else show_cost(found))
+def list_of(args) -> int:
+    "What `effssl list` does."
+    found = listing()
+    print(json.dumps(found) if args.json else '\n'.join(f"{k}: {', '.join(v)}" for k, v in found.items()))
     return 0
 
 # %% ../nbs/71_cli.ipynb #9ebd0d3c

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PIXELS', 'QUICK', 'Score', 'score', 'cores', 'as_it_is', 'batches', 'device_of', 'features', 'Price', 'mean_macs',
-           'Sets', 'Probe', 'probes', 'evaluate']
+           'fingerprint', 'keep', 'resumed', 'Sets', 'Probe', 'probes', 'judges', 'planned', 'evaluate']
 
 # %% ../nbs/07_evaluate.ipynb #7869b737
-import copy, os
+import copy, hashlib, json, os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader
 from .cost import Ledger
 from .data import Images, take
 from .lockstep import embed
+from .lookup import write_atomic
 from .objectives import pooled
+from .provenance import hash_now
 from .recipes import Recipe, make, probes_of
 from .views import Aug, draw_view, normalize, plain_view
 
@@ -129,6 +131,32 @@ def mean_macs(net:nn.Module, data:Images, image_size:int) -> float:
     features(net, data, image_size, [price := Price(net, image_size)])
     return price.total/price.images
 
+# %% ../nbs/07_evaluate.ipynb #07aa0005
+def fingerprint(net:nn.Module, *told) -> str: # what JSON can hold
+    "8 hex digits for a network's weights and what is done with them."
+    h = hashlib.sha256(json.dumps([type(net).__name__, *told], sort_keys=True).encode())
+    for name, t in net.state_dict().items():
+        if not isinstance(t, Tensor): continue
+        h.update(name.encode())
+        h.update(t.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return h.hexdigest()[:8]
+
+def keep(path:Path|None, **state): # networks, optimisers, numbers; None: nowhere
+    "Write a checkpoint, whole or not at all. Raises OSError."
+    state = {k: v.state_dict() if hasattr(v, 'state_dict') else v for k, v in state.items()}
+    if path: write_atomic(path, lambda f: torch.save(state, f))
+
+def resumed(path:Path|None, **parts) -> dict: # networks, optimisers
+    "What a checkpoint holds, loaded into its parts; {} if there is none. Raises ValueError for a broken one."
+    if not (path and Path(path).exists()): return {}
+    try: held = torch.load(path, 'cpu', weights_only=True)
+    except Exception as e:  # whatever half a file makes of the unpickler
+        raise ValueError(f'{str(path)!r} is no whole checkpoint ({type(e).__name__}): delete it to begin anew') from e
+    for name, part in parts.items():
+        if held[name]: part.load_state_dict(held[name])
+    return held
+
+
 # %% ../nbs/07_evaluate.ipynb #07aa0001
 QUICK = 5000, 2000  # images to train and test on, at most, for the curve of a training and for what it is beside
 
@@ -145,14 +173,21 @@ class Sets:
             self.found = tuple(features(encoder, s, self.size) for s in (self.train, self.test))
             self.of = encoder
         return self.found
-
     def few(self, seed:int) -> 'Sets':
         "At most `QUICK` of these images, the same for the same seed."
         return Sets(take(self.train, QUICK[0], seed), take(self.test, QUICK[1], seed), self.size)
+    def checkpoint(self, probe:str, # its module's name
+                   encoder:nn.Module, *told) -> Path|None: # what else its training hangs on
+        "Where a probe keeps how far it is with an encoder; None where there is no folder."
+        if not self.folder: return None
+        return Path(self.folder)/f'{probe}-{fingerprint(encoder, hash_now(f"effssl.probes.{probe}"), *told)}.ckpt'
 
 class Probe:
     "How a trained encoder is judged. What its constructor takes is set by `probe_args`."
+    needs_labels = True # of the run's images; a probe that brings images of its own does without
     def check(self, r:Recipe, sets:Sets|None=None): "Raise ValueError for what it cannot work with."
+    def look(self, fetch:bool=True): # from the web what can be
+        "Raise FileNotFoundError, or ValueError, where images of its own are missing or cannot be used."
     def quick(self, encoder:nn.Module|None, sets:Sets, r:Recipe) -> dict[str, Score]:
         "What is cheap enough for the curve of a training and for baselines; nothing unless overridden."
         return {}
@@ -165,14 +200,24 @@ def probes(r:Recipe) -> list[Probe]:
     "The probes of a recipe. Raises ValueError for arguments that one does not take."
     return [make('probe', *p) for p in probes_of(r)]
 
+def judges(by:list[Probe], labelled:bool) -> list[Probe]:
+    "Those that can judge where all test images have labels, or where some have none."
+    return [p for p in by if labelled or not p.needs_labels]
+
+def planned(r:Recipe, image_size:int) -> nn.Module: # px
+    "An encoder of a recipe's kind, untrained. Nothing is drawn from the global generator."
+    from effssl.encoders import encoder  # brings torchvision and timm, which a look at names does not need
+    with torch.random.fork_rng([]): return encoder(r.encoder, image_size, **r.encoder_args)
+
 def evaluate(encoder:nn.Module|None, # None: raw pixels
              sets:Sets, r:Recipe, by:list[Probe]|None=None, # None: the recipe's probes
              quick:bool=False) -> dict[str, Score]: # what is cheap, of each
-    "Scores by name: 'knn1', 'knn20', …, 'linear'; none where test images have no labels (-1)."
-    if (sets.test.labels < 0).any(): return {}  # nothing to score by
+    "Scores by name: 'knn1', 'knn20', …, 'linear'; where test images have no labels (-1), of probes without that need."
+    by = judges(probes(r) if by is None else by, bool((sets.test.labels >= 0).all()))
     sets, out = copy.copy(sets), {}
     sets.of = sets.found = None  # features of the weights as they are now
-    by = probes(r) if by is None else by
-    for p in by: p.check(r, None if quick else sets)
+    for p in by:
+        p.check(r, None if quick else sets)
+        if not quick: p.look()
     for p in by: out |= (p.quick if quick else p)(encoder, sets, r)
     return out

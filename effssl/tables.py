@@ -193,9 +193,10 @@ class Tables:
              places:dict|None=None, # suffix -> for which of the paper's places the grid's stand
              grid=None): # name of the grid, where it is not the table's
         "A table of the paper, our numbers beside it, and their protocol below."
-        text, index = self.published(table)
-        parts = {'paper': text}
-        notes = []
+        self.beside(table, *self.published(table), scales, places, grid)
+    def beside(self, table, text:pd.DataFrame, index:list[tuple], scales:dict, places:dict|None, grid):
+        "As `show`, for lines of any form, with the place and key of each."
+        parts, notes = {'paper': text}, []
         for scale, heading in scales.items():
             runs = self.measured(table, scale, (places or {}).get(scale), grid)
             if len(runs): notes.append(f'*{heading}:* {protocol(runs, self.scores)}.')

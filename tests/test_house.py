@@ -152,7 +152,7 @@ def test_classes_are_whole():
 LAYERS = [  # a module imports modules above it in this list, or beside it; frameworks and techniques none beside them
     ['lookup'], ['recipes'], ['provenance'], ['files', 'data', 'views'], ['lockstep'], ['encoders'],
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel', 'recompute', 'compiled'],
-    ['gates'], ['slim'],
+    ['gates'], ['maps', 'slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['weights'], ['runs'],
     ['takeaway'], ['show'], ['sweep', 'tables'], ['evidence', 'forecast'], ['pictures', 'token_pictures'], ['cli']]
 

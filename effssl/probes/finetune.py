@@ -6,7 +6,7 @@
 __all__ = ['PROTOCOLS', 'FEW', 'check_share', 'few_labels', 'split_name', 'Classifier', 'fine_tuned', 'Finetune']
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa0003
-import copy, hashlib, json, logging, math, time
+import hashlib, json, logging, math, time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader
 
 from ..cost import step_table
 from ..data import Images, select
-from ..evaluate import Probe, Score, Sets, as_it_is, cores, device_of, features, mean_macs, score
-from ..gates import Gate, Gated
+from ..evaluate import (Probe, Score, Sets, as_it_is, cores, device_of, features, keep, mean_macs, planned,
+                             resumed, score)
+from ..gates import Gated
 from ..lockstep import embed
 from ..lookup import unknown, write_atomic
+from ..maps import Copied
 from ..objectives import pooled
 from .linear import further, linear_scores, probe_crops
 from ..views import draw_view, normalize, uniforms
@@ -77,22 +79,16 @@ def rate(progress:float, p:dict) -> float: # 0…1 of the training
     return .5 + .5*math.cos(math.pi*(progress - p['warmup'])/(1 - p['warmup']))
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa000d
-class Classifier(nn.Module):
-    "A copy of an encoder and a linear head that begins at 0; gates stay as they decide."
+class Classifier(Copied):
+    "A copy of an encoder and a linear head that begins at 0."
     def __init__(self, encoder:nn.Module, classes:int):
-        super().__init__()
-        self.encoder = copy.deepcopy(encoder).requires_grad_(True)
+        super().__init__(encoder)
         self.head = nn.Linear(encoder.num_features, classes, device=device_of(encoder))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        for gate in self.gates(): gate.requires_grad_(False)
-    def gates(self) -> list[Gate]: return [m for m in self.modules() if isinstance(m, Gate)]
-    def train(self, mode:bool=True):
-        super().train(mode)
-        for gate in self.gates(): gate.eval()
-        return self
     def forward(self, x:Tensor) -> Tensor: # (B,3,S,S), normalised -> logits (B,classes)
         return self.head(pooled(embed(self.encoder, x), self.encoder))
+
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa000f
 def layered(net:nn.Module) -> nn.Module|None:
@@ -144,18 +140,6 @@ def loaded(data:Images, parts:list[list[int]]) -> Iterator[tuple]:
     else: yield from DataLoader(data, batch_sampler=parts, num_workers=cores(), collate_fn=as_it_is,
                                 generator=torch.Generator())
 
-def keep(path:Path, epoch:int, model:Classifier, opt:torch.optim.Optimizer):
-    "Write a checkpoint, whole or not at all."
-    state = dict(epoch=epoch, model=model.state_dict(), optimizer=opt.state_dict())
-    write_atomic(path, lambda f: torch.save(state, f))
-
-def resume(path:Path|None, model:Classifier, opt:torch.optim.Optimizer) -> int:
-    "Epochs that are done, by a checkpoint if there is one."
-    if path is None or not path.exists(): return 0
-    held = torch.load(path, device_of(model), weights_only=True)
-    model.load_state_dict(held['model'])
-    opt.load_state_dict(held['optimizer'])
-    return held['epoch']
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa0014
 def fine_tuned(encoder:nn.Module, # is left as it is
@@ -166,9 +150,9 @@ def fine_tuned(encoder:nn.Module, # is left as it is
                every:float=60.) -> Classifier: # seconds between checkpoints, at least
     "A copy of an encoder with a head, trained end to end on crops and flips; in evaluation mode."
     device, aug = device_of(encoder), probe_crops(image_size)
-    model = Classifier(encoder, int(data.labels.max()) + 1).train()
+    model = Classifier(encoder, int(data.labels.max()) + 1)
     opt, steps, kept = optimizer_of(model, p), steps_of(len(data), p['batch_size']), time.monotonic()
-    done = resume(path, model, opt)
+    done = resumed(path, model=model, optimizer=opt).get('epoch', 0)
     log.info('fine-tuning on %d images, %d epochs of %d steps%s', len(data), p['epochs'], steps,
              f', goes on after epoch {done}' if done else '')
     with torch.enable_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
@@ -182,17 +166,11 @@ def fine_tuned(encoder:nn.Module, # is left as it is
                 loss.backward()
                 opt.step()
             if path and (time.monotonic() - kept >= every or epoch + 1 == p['epochs']):
-                keep(path, epoch + 1, model, opt)
+                keep(path, model=model, optimizer=opt, epoch=epoch + 1)
                 kept = time.monotonic()
     return model.eval()
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa001b
-def fingerprint(encoder:nn.Module, data:Images, *told) -> str:
-    "8 hex digits for weights, labels, and what else decides a fine-tuning."
-    h = hashlib.sha256(json.dumps([data.labels.tolist(), data.classes, *told]).encode())
-    for t in encoder.state_dict().values(): h.update(t.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()[:8]
-
 def told_settings(protocol:str, p:dict, n:int, seed:int) -> str:
     "What was done, in words."
     steps = p['epochs']*steps_of(n, p['batch_size'])
@@ -236,7 +214,7 @@ def on_share(encoder:nn.Module, sets:Sets, share:float, protocol:str, changes:di
     index, folder = few_labels(sets.train.labels, share, seed), sets.folder
     few = Sets(sets.train if len(index) == len(sets.train) else select(sets.train, index), sets.test, sets.size)
     p, which = settings(protocol, share, len(index), changes), told_labels(share, index)
-    path = folder and folder/f'finetune-{fingerprint(encoder, few.train, p, seed, sets.size)}.ckpt'
+    path = sets.checkpoint('finetune', encoder, few.train.labels.tolist(), few.train.classes, p, seed, sets.size)
     model = fine_tuned(encoder, few.train, sets.size, p, seed, path)
     about = f'{told_settings(protocol, p, len(index), seed)}, {which}{state_of(model, sets)}'
     if share == 1: return tuned_scores(model, few, about, 'finetune'), path
@@ -267,9 +245,7 @@ class Finetune(Probe):
         return args | dict(labels=[*map(float, given)])
     def check(self, r, sets=None):
         if self.protocol != 'layerwise' or sets is None: return
-        from effssl.encoders import encoder
-        with torch.random.fork_rng([]): net = encoder(r.encoder, sets.size, **r.encoder_args)
-        layer_groups(net, settings(self.protocol, 1., 256, self.changes))
+        layer_groups(planned(r, sets.size), settings(self.protocol, 1., 256, self.changes))
     def __call__(self, encoder, sets, r):
         if encoder is None: return {}  # pixels have nothing to tune
         done = [on_share(encoder, sets, share, self.protocol or usual(encoder), self.changes, r.seed)

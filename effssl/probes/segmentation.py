@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'WRONG', 'VOC', 'CITYSCAPES', 'SINGLE', 'HEADS', 'MEMORY', 'log', 'class_table', 'upright_size', 'Masks',
-           'find_masks', 'stage_maps', 'spread', 'token_map', 'Maps', 'segmenter', 'Crops', 'Training', 'pixel_loss',
-           'setup', 'train_epoch', 'trained_state', 'fit', 'predict', 'counted', 'mean_iou', 'pixel_accuracy',
-           'jackknife', 'dense_scores', 'show_masks', 'Segmentation']
+           'find_masks', 'Maps', 'segmenter', 'Crops', 'Training', 'pixel_loss', 'setup', 'train_epoch', 'fit',
+           'predict', 'counted', 'mean_iou', 'pixel_accuracy', 'jackknife', 'dense_scores', 'show_masks',
+           'Segmentation']
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0003
-import copy, hashlib, inspect, json, logging, re
+import inspect, logging, re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,13 +19,11 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import SPLITS, Tree, data_home, orientation, path_in, plain_rgb
-from ..evaluate import Probe, Score, cores, device_of
-from ..gates import Gate
-from ..lockstep import Branch, key_seed, steps
-from ..lookup import need, unknown, write_atomic
-from ..provenance import hash_now
-from ..tokens import live_tokens, patch_tokens, take_tokens
+from ..data import Tree, data_home, orientation, path_in, plain_rgb, split_names
+from ..evaluate import Probe, Score, cores, device_of, keep, planned, resumed
+from ..lockstep import key_seed
+from ..lookup import need, unknown
+from ..maps import WAYS, Trunk, inner
 from ..views import normalize
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0011
@@ -88,12 +86,8 @@ def listed(tree:Tree, pairs:dict, lists:tuple[str, ...]) -> dict[tuple[str, str]
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0015
 def in_splits(pairs:dict) -> dict[str, list[tuple[str, str]]]: # as from `paired`
     "Pairs to train and to test on, of the likeliest names of splits."
-    def word(split): return split.lower().removesuffix('_aug').rstrip('0123456789')
-    out = {}
-    for name, words in dict(train=SPLITS['train'], test=[*reversed(SPLITS['test'])]).items():
-        found = sorted({s for s, _ in pairs if word(s) in words}, key=lambda s: [*words].index(word(s)))
-        out[name] = [p for (s, _), p in pairs.items() if s in found[:1]]
-    return out
+    named = split_names({s for s, _ in pairs})
+    return {part: [p for (s, _), p in pairs.items() if s == named.get(part)] for part in ('train', 'test')}
 
 def arranged(tree:Tree, data:str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
     "The layout of a tree, and its pairs of image and mask by split. Raises ValueError where there are none."
@@ -160,6 +154,9 @@ class Masks:
                              'one, or one of them was cut or turned')
         image = np.array(plain_rgb(ImageOps.exif_transpose(img)))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
+    def told(self) -> list:
+        "What a training on these images hangs on."
+        return [self.classes, self.pairs, self.table.tolist(), sorted(self.tree.sizes().items())]
     def check(self, most:int=256): # of each split
         "Raise ValueError for the first file of these that cannot be used, or a single test image."
         if len(self.pairs['test']) < 2: raise ValueError('one test image has no standard error: put more into val')
@@ -180,45 +177,6 @@ def find_masks(data:str, # a name under `$EFFSSL_DATA`, a path, 'folder:PATH' or
     layout, pairs = arranged(tree := Tree(here), data)
     numbers = numbers_of(tree, layout, data, pairs['train'][0][1])
     return Masks(tree, pairs, *class_table(*numbers, wanted))
-
-# %% ../../nbs/probes/64_segmentation.ipynb #64aa0021
-def stage_maps(net:nn.Module, x:Tensor) -> list[Tensor]: # (B,3,H,W), normalised -> (B,C,h,w) each
-    "The maps at the ends of an encoder's stages."
-    b, out, plan = Branch(x, net), [], steps(net)
-    for step, after in zip(plan, [*plan[1:], None]):
-        if step.kind == 'pool': break
-        step.run(b)
-        if step.stage and b.x.ndim == 4 and (after is None or after.stage != step.stage): out.append(b.x)
-    return out
-
-# %% ../../nbs/probes/64_segmentation.ipynb #64aa0024
-def spread(b:Branch, start:Tensor, # (B,N) `groups` as they were before the first block
-           last:Tensor|None, # (B,N,D) what was known of every patch
-          ) -> Tensor: # (B,N,D)
-    "What each patch is now, or was when it was dropped. Raises ValueError where nobody says."
-    x = patch_tokens(b)
-    if b.groups is start and x.shape[1] == start.shape[1]: return x
-    if b.groups is start or last is None:
-        raise ValueError(f'{type(b.encoder).__name__} has {x.shape[1]} tokens for {start.shape[1]} patches, and what '
-                         'became of the others is not known: it has no whole map, take the dense encoder')
-    at = b.groups.clamp(min=0)
-    there = ((b.groups >= 0) & live_tokens(b).gather(1, at))[..., None]
-    return torch.where(there, take_tokens(x, at), last)
-
-def token_map(net:nn.Module, x:Tensor) -> Tensor: # (B,3,H,W), normalised -> (B,D,h,w)
-    "The patch tokens behind the last block, each in its place. Raises ValueError as `spread` does."
-    h, w = (px//p for px, p in zip(x.shape[2:], getattr(net, 'encoder', net).patch_embed.patch_size))
-    start = torch.arange(h*w, device=x.device).expand(len(x), -1)
-    b, whole = Branch(x, net, groups=start), None
-    for step in steps(net):
-        if step.kind == 'pool': break
-        if step.kind == 'norm':  # of all that is known of the patches
-            b.x = torch.cat([b.x[:, :net.num_prefix_tokens], whole], 1)
-            b.kept = b.key_mask = b.sizes = None
-            b.groups = start
-        step.run(b)
-        if step.kind in ('embed', 'attn', 'mlp', 'norm'): whole = spread(b, start, whole)
-    return whole.transpose(1, 2).unflatten(2, (h, w))
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0031
 def dilate(layer:nn.Module, # a stage of a ResNet
@@ -241,52 +199,33 @@ def fine_to_coarse(m:Tensor) -> list[Tensor]: # (B,D,h,w), h and w even
     "A map at a quarter, half, once and twice its stride."
     return [m if s == 1 else F.interpolate(m, scale_factor=s, mode='bilinear') for s in (4, 2, 1, .5)]
 
-def stride_of(maps:list[Tensor], side:int) -> list[float]:
-    "Pixels of an image of this side to one of a map."
-    return [side//m.shape[3] if side % m.shape[3] == 0 else side/m.shape[3] for m in maps]
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0032
-HEADS = {'pspnet': ('PSPNet', 1), 'fpn': ('FPN', 4)} # the library's class, and how many maps it takes
+HEADS = {'pspnet': 'PSPNet', 'fpn': 'FPN'} # the library's classes
 
-class Maps(nn.Module):
+class Maps(Trunk):
     "A copy of an encoder as `segmentation_models_pytorch` wants one. Raises ValueError for one without such maps."
     def __init__(self, encoder:nn.Module, head:str='pspnet', frozen:bool=True):
-        super().__init__()
-        self.encoder, self.head, self.frozen = copy.deepcopy(encoder).eval().requires_grad_(not frozen), head, frozen
-        for m in self.gates: m.requires_grad_(False)
-        self.takes = HEADS[head][1]
-        inner, who = getattr(self.encoder, 'encoder', self.encoder), type(encoder).__name__
-        if hasattr(inner, 'patch_drop'): inner.patch_drop = nn.Identity()  # here, all patches are wanted
-        self.tokens = any(s.kind == 'attn' for s in steps(encoder))
-        side = 4*inner.patch_embed.patch_size[0] if self.tokens else 64
-        if not self.tokens and head == 'pspnet':
-            dilate_to(inner, stride_of(self.look(side, stage_maps), side))
-        try: found = self.look(side, self.maps)
+        super().__init__(encoder, frozen)
+        self.head, who = head, type(encoder).__name__
+        if head == 'pspnet':
+            if self.kind == 'stages': dilate_to(inner(self.encoder), self.measure()[1])
+            self.stages = (4,)
+        try: channels, self.strides = self.measure()
         except RuntimeError as e:
             raise ValueError(f'{who} pools where it is strided, and cannot be dilated for PSPNet: take head fpn') from e
-        self.strides = stride_of(found, side)
-        if len(found) < self.takes or any(b != 2*a for a, b in zip(self.strides, self.strides[1:])):
-            raise ValueError(f'{head} needs {self.takes} maps, each half the size of the one before, and {who} has '
-                             f'stages of strides {self.strides}: take a ResNet or a ViT')
-        self.norms = nn.ModuleList([nn.BatchNorm2d(m.shape[1]) for m in found])
-        self.out_channels = [3, *(m.shape[1] for m in found)]
-        self.output_stride = int(self.strides[-1])
-    @property
-    def gates(self) -> list[nn.Module]: return [m for m in self.encoder.modules() if isinstance(m, Gate)]
-    @torch.no_grad()
-    def look(self, side:int, maps) -> list[Tensor]: # px
-        return maps(self.encoder, torch.zeros(1, 3, side, side, device=device_of(self.encoder)))
-    def maps(self, net:nn.Module, x:Tensor) -> list[Tensor]:
-        "The maps that the head takes, finest first."
-        if not self.tokens: return stage_maps(net, x)[-self.takes:]
-        return [token_map(net, x)] if self.head == 'pspnet' else fine_to_coarse(token_map(net, x))
-    def forward(self, x): return [x, *(n(m) for n, m in zip(self.norms, self.maps(self.encoder, x)))]
-    def train(self, mode=True):
-        super().train(mode)
-        if self.frozen: self.encoder.eval()
-        for m in self.gates: m.eval()
-        return self
+        if any(b != 2*a for a, b in zip(self.strides, self.strides[1:])):
+            raise ValueError(f'{head} needs maps each half the size of the one before, and {who} has stages of strides '
+                             f'{self.strides}: take a ResNet or a ViT')
+        self.norms = nn.ModuleList(map(nn.BatchNorm2d, channels))
+        self.out_channels, self.output_stride = [3, *channels], int(self.strides[-1])
+    def maps(self, x):
+        "Those that the head takes."
+        found = super().maps(x)
+        return fine_to_coarse(found[0]) if self.kind == 'patches' and self.head == 'fpn' else found
+    def forward(self, x): return [x, *(n(m) for n, m in zip(self.norms, self.maps(x)))]
     def set_in_channels(self, channels:int, pretrained=False): "What the library asks for; images have three, always."
+
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0033
 def segmenter(encoder:nn.Module, classes:int,
@@ -297,7 +236,7 @@ def segmenter(encoder:nn.Module, classes:int,
     "The library's PSPNet or FPN on a copy of an encoder. Raises ValueError for a head or an encoder that cannot."
     if head not in HEADS: raise unknown('head', head, HEADS)
     library = need('segmentation_models_pytorch', 'tasks')
-    model, args = getattr(library, HEADS[head][0]), dict(head_args or {})
+    model, args = getattr(library, HEADS[head]), dict(head_args or {})
     takes = [n for n in inspect.signature(model).parameters if re.match('psp_|decoder_', n)]
     for n in args:
         if n not in takes: raise unknown(f'argument of {head}', n, takes)
@@ -402,32 +341,22 @@ def train_epoch(net:nn.Module, batches, opt, schedule) -> float:
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0046
 log = logging.getLogger('effssl.segmentation')
 
-def trained_state(net:nn.Module) -> dict[str, Tensor]:
-    "What training changes of a segmenter: all but a frozen encoder."
-    left = 'encoder.encoder.' if net.encoder.frozen else None
-    return {k: v for k, v in net.state_dict().items() if not (left and k.startswith(left))}
-
 def fit(net:nn.Module, # as from `segmenter`
         crops:Crops, t:Training,
         path:Path|None=None, # to keep how far it is, and go on from there
        ) -> nn.Module: # in evaluation mode
     "Train a segmenter in place. Raises OSError where its state cannot be written."
     opt, schedule = setup(net, t, t.epochs*(len(crops)//t.batch_size))
-    device, every, first = device_of(net), -(-t.epochs//10), 0
-    if path and path.exists():
-        held = torch.load(path, device, weights_only=True)
-        net.load_state_dict(held['net'], strict=False)
-        for part in (opt, schedule): part.load_state_dict(held[type(part).__name__])
-        first = held['epochs']
-        log.info('segmentation goes on after epoch %d of %d', first, t.epochs)
+    device, every = device_of(net), -(-t.epochs//10)
+    first = resumed(path, net=net, optimizer=opt, schedule=schedule).get('epochs', 0)
+    if first: log.info('segmentation goes on after epoch %d of %d', first, t.epochs)
     for done in range(first + 1, t.epochs + 1):
         with torch.enable_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
             torch.manual_seed(key_seed(crops.seed, done, 'dropout'))
             loss = train_epoch(net, crops.batches(t.batch_size, done), opt, schedule)
         if done % every and done < t.epochs: continue
         log.info('segmentation, epoch %d of %d: loss %.3f', done, t.epochs, loss)
-        state = dict(epochs=done, net=trained_state(net), **{type(p).__name__: p.state_dict() for p in (opt, schedule)})
-        if path: write_atomic(path, lambda f: torch.save(state, f))
+        keep(path, net=net, optimizer=opt, schedule=schedule, epochs=done)
     return net.eval()
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0051
@@ -487,9 +416,9 @@ def dense_scores(net:nn.Module, found:Masks, size:int, # px of the crops
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0059
 def show_masks(net:nn.Module, # a segmenter
                found:Masks, size:int, # px of the crops that it was trained on
-               n:int=4, split:str='test'):
-    "A figure: images, their masks and what is predicted; white is not counted."
-    plt, pairs = need('matplotlib.pyplot'), found.pairs[split][:n]
+               n:int=4):
+    "A figure: test images, their masks and what is predicted; white is not counted."
+    plt, pairs = need('matplotlib.pyplot'), found.pairs['test'][:n]
     colours = plt.get_cmap('gist_ncar' if len(found.classes) > 20 else 'tab20')(np.linspace(0, .95, len(found.classes)))
     def painted(mask):
         out = np.ones((*mask.shape, 3))
@@ -510,8 +439,6 @@ def show_masks(net:nn.Module, # a segmenter
     return fig
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0061
-WAYS = {'frozen': 'frozen', 'finetuned': 'fine-tuned'} # in a recipe -> in words
-
 def check_numbers(**kw):
     "Raise ValueError for a number that is not positive; for the weight decay, that is negative."
     for n, v in kw.items():
@@ -525,35 +452,19 @@ def check_size(size:int, # px of the crops
         raise ValueError(f'segmentation: crops of size {size} are not divisible by {s}, the stride of {who} under '
                          f'{maps.head}: take {size//s*s or s} or {(size//s + 1)*s}')
 
-def told(p, # a `Segmentation`
-         found:Masks, way:str) -> str:
+def in_words(p, # a `Segmentation`
+             found:Masks, way:str) -> str:
     "What a head was trained on, and how."
     t = p.training
     encoder = f" (the encoder's {t.lr*t.encoder_lr:g})" if way == 'finetuned' else ''
-    return (f'{HEADS[p.head][0]} on {WAYS[way]} maps, {t.epochs} epochs of SGD, batches of {t.batch_size}, '
+    return (f'{HEADS[p.head]} on {WAYS[way]} maps, {t.epochs} epochs of SGD, batches of {t.batch_size}, '
             f'lr {t.lr:g}{encoder}, crops of {p.size} px, {Path(p.data.partition(":")[2] or p.data).stem}: '
             f'{len(found.classes)} classes, {len(found.pairs["train"]):,} training images')
-
-# %% ../../nbs/probes/64_segmentation.ipynb #64aa0066
-def planned(r, image_size:int) -> nn.Module: # a recipe; px
-    "An encoder of a recipe's kind, weights as they come."
-    from effssl.encoders import encoder  # brings torchvision and timm, which a look at names does not need
-    return encoder(r.encoder, image_size, **r.encoder_args)
-
-def fingerprint(encoder:nn.Module, found:Masks, settings:list) -> str:
-    "8 hex digits for an encoder's weights, the files of a data set and their classes, this module and settings."
-    told = [hash_now('effssl.probes.segmentation'), type(encoder).__name__, settings, found.classes, found.pairs,
-            found.table.tolist(), sorted(found.tree.sizes().items())]
-    found = hashlib.sha256(json.dumps(told).encode())
-    for k, v in encoder.state_dict().items():
-        if not isinstance(v, Tensor): continue
-        found.update(k.encode())
-        found.update(v.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:8]
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0062
 class Segmentation(Probe):
     "PSPNet or FPN on an encoder's maps, trained on a data set with masks: mIoU and pixel accuracy."
+    needs_labels = False
     def __init__(self, data:str='voc2012', # as of `find_masks`
                  ways:tuple=('frozen',), # 'frozen', 'finetuned' or both: the encoder
                  head:str='pspnet', # or 'fpn'
@@ -563,33 +474,35 @@ class Segmentation(Probe):
                  classes:list|None=None, # names to tell apart, all others are one more; None: all
                  head_args:dict|None=None): # of `segmentation_models_pytorch`'s class: psp_out_channels, …
         self.ways = (ways,) if isinstance(ways, str) else tuple(ways)
-        self.data, self.head, self.size, self.classes, self.head_args = data, head, size, classes, head_args
-        self.training = Training(epochs, batch_size, lr, encoder_lr, weight_decay)
         for way in self.ways:
             if way not in WAYS: raise unknown('way', way, WAYS)
+        self.data, self.head, self.size, self.classes, self.head_args = data, head, size, classes, head_args
+        self.training = Training(epochs, batch_size, lr, encoder_lr, weight_decay)
         if head not in HEADS: raise unknown('head', head, HEADS)
         check_numbers(size=size, **asdict(self.training))
     def check(self, r, sets=None):
-        if sets is None: return
+        if sets: check_size(self.size, Maps(planned(r, sets.size), self.head), r.encoder)
+    def look(self, fetch=True):
         need('segmentation_models_pytorch', 'tasks')
         found = find_masks(self.data, self.classes)
         if (n := len(found.pairs['train'])) < (b := self.training.batch_size):
             raise ValueError(f'segmentation: batch_size {b} is above the {n} images of {self.data!r}: lower it')
-        with torch.random.fork_rng(devices=[]): check_size(self.size, Maps(planned(r, sets.size), self.head), r.encoder)
         found.check()
-    def __call__(self, encoder, sets, r):
-        if encoder is None: raise ValueError('raw pixels have no stages to segment by: give an encoder')
-        found, out = find_masks(self.data, self.classes), {}
-        for way in self.ways:
-            net = self.trained(encoder, found, way, sets.folder, r.seed)
-            about = f'{told(self, found, way)}, seed {r.seed}, {device_of(net).type}'
-            out |= {f'{name}_{way}': s for name, s in dense_scores(net, found, self.size, about).items()}
-        return out
-    def trained(self, encoder, found, way, folder, seed):
-        "A segmenter on a copy of an encoder, trained; what is in the folder already is not done again."
+    def trained(self, encoder, way, seed, sets=None): # with the folder to keep it in
+        "A segmenter on a copy of an encoder, trained."
+        found = find_masks(self.data, self.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_seed(seed, 'head'))
             net = segmenter(encoder, len(found.classes), self.head, way == 'frozen', self.head_args)
-        key = fingerprint(encoder, found, [way, self.head, self.size, asdict(self.training), self.head_args, seed])
-        path = Path(folder)/f'segmentation-{way}-{key}.ckpt' if folder else None
+        told = [way, self.head, self.size, asdict(self.training), self.head_args, seed, found.told()]
+        path = sets and sets.checkpoint('segmentation', encoder, *told)
         return fit(net, Crops(found, self.size, seed), self.training, path)
+    def __call__(self, encoder, sets, r):
+        if encoder is None: return {}  # pixels have no maps
+        found, out = find_masks(self.data, self.classes), {}
+        for way in self.ways:
+            net = self.trained(encoder, way, r.seed, sets)
+            about = f'{in_words(self, found, way)}, seed {r.seed}, {device_of(net).type}'
+            out |= {f'{name}_{way}': s for name, s in dense_scores(net, found, self.size, about).items()}
+        return out
+
