@@ -3,7 +3,7 @@ import ast, csv, json, re, shutil
 from collections import Counter
 from dataclasses import asdict
 
-import IPython.display, pytest
+import IPython.display, pytest, yaml
 
 from conftest import ROOT
 from effssl.building import complete
@@ -327,3 +327,9 @@ def test_dual_with_records(displayed, tmp_path):
     assert any('18.0' in o and '10.0' in o and 'Lagrange' in o for o in found), 'FLOPs left'
     assert any('cifar100' in o and '45.0' in o for o in found), 'transfer'
     assert not any('no record yet' in o for o in found), 'the lines of Table 1 are in all others'
+
+
+def test_claims_name_grids_that_are_there():
+    claims = yaml.safe_load((ROOT/'nbs'/'tables'/'claims.yml').read_text())
+    named = {c['grid'] for some in claims.values() for c in some if 'grid' in c}
+    assert named <= {p.stem for p in GRIDS.glob('*.yml')}
