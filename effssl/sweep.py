@@ -295,8 +295,7 @@ def gather(ids, out, folder):
 # %% ../nbs/70_sweep.ipynb #75affa1f
 def sweep(recipes, # an iterable of `Recipe`
           out='runs', executor=None, # as from `executor_of`; None: a pool of `workers` processes
-          workers:int=1, device:str='auto',
-          bar:bool=False,
+          workers:int=1, device:str='auto', bar:bool=False,
           threads:int|None=None, # of each run; None: the cores shared by the workers (an executor's: as they have it)
           nice:int=0, # how far the pool stands back for other processes, up to 19
           collect=None, # a folder that is given the record of every finished run, those finished before included

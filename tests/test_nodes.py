@@ -1,5 +1,5 @@
 "More than one machine: jobs of submitit, dask's scheduler, torchrun on two hosts; signals and kills in the middle."
-import json, os, signal, socket, subprocess, sys, time
+import json, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 
 import pytest, torch
@@ -14,8 +14,9 @@ from effssl.sweep import executor_of, sweep
 from effssl.train import left_off
 
 LONG = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
-            encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2), framework_args=dict(width=64),
-            epochs=4, batch_size=16, test_subset=100, probe=None, evaluate_every=2)  # of 84 steps
+            encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2),
+            framework_args=dict(width=64), epochs=4, batch_size=16, test_subset=100, probe=None,
+            evaluate_every=2)  # epochs of 84 steps
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,8 @@ def same_run(a, b):
     (x, y), timing = map(kept, (a, b)), ('seconds', 'step_share')
     assert x['state_dict'].keys() == y['state_dict'].keys() and x['global_step'] == y['global_step']
     assert all(torch.equal(v, y['state_dict'][k]) for k, v in x['state_dict'].items())
-    for s, t in zip(x['optimizer_states'][0]['state'].values(), y['optimizer_states'][0]['state'].values(), strict=True):
+    states = (c['optimizer_states'][0]['state'].values() for c in (x, y))
+    for s, t in zip(*states, strict=True):
         assert all(torch.equal(v, t[k]) if torch.is_tensor(v) else v == t[k] for k, v in s.items())
     one, two = ([{k: v for k, v in h.items() if k not in timing} for h in record(f)['history']] for f in (a, b))
     assert one == two and record(a)['scores'] == record(b)['scores']
@@ -77,8 +79,9 @@ def test_cluster_extra_is_named(monkeypatch):
 
 def test_what_the_command_refuses(tmp_path, capsys):
     (tmp_path/'grid.yml').write_text(json.dumps(dict(base=dict(LONG, epochs=1, subset=64))))
-    for given, said in ((['--executor', 'slrum'], "unknown executor 'slrum'"), (['--executor', 'dask'], '--scheduler tcp'),
-                        (['--executor-args', 'time=3'], 'no JSON'), (['--executor-args', '3'], '"name": value'),
+    for given, said in ((['--executor', 'slrum'], "unknown executor 'slrum'"),
+                        (['--executor', 'dask'], '--scheduler tcp'), (['--executor-args', 'time=3'], 'no JSON'),
+                        (['--executor-args', '3'], '"name": value'),
                         (['--executor', 'submitit'], '"timeout_min": 720')):
         assert main(['sweep', str(tmp_path/'grid.yml'), '--out', str(tmp_path/'runs'), *given]) == 2
         assert said in capsys.readouterr().err
@@ -116,33 +119,80 @@ def tasks(job):
     return need('psutil').Process(int(job.job_id)).children()
 
 
+def interrupt_and_kill(jobs, folder, at):
+    "To a job's run: the signal before a time limit, in an epoch; then kill -9 while a checkpoint is written."
+    log = folder/'log.txt'
+    eventually(lambda: log.exists() and 'training' in log.read_text())
+    time.sleep(3)
+    eventually(lambda: tasks(jobs.jobs[0]))[0].send_signal(signal.SIGUSR2)  # as its controller does, and SLURM
+    eventually(lambda: record(folder).get('status') == 'interrupted')
+    at.append(left_off(folder/'last.ckpt'))
+    before = (folder/'last.ckpt').read_bytes()
+    part = eventually(lambda: next((p for p in folder.glob('last.ckpt.*.part') if p.stat().st_size), None))
+    tasks(jobs.jobs[0])[0].children()[0].kill()
+    eventually(lambda: tasks(jobs.jobs[0]) == [])
+    at.append(left_off(folder/'last.ckpt'))
+    assert part.exists() and (folder/'last.ckpt').read_bytes() == before
+
+
 @pytest.mark.slow
 def test_job_is_queued_again(tmp_path):
-    "The signal before a time limit, in the middle of an epoch; then kill -9 in the middle of a checkpoint's write."
-    r = recipe(LONG, encoder_args=dict(LONG['encoder_args'], channels=[64, 128, 256, 512]), epochs=2)
+    "Signalled, and killed, by turns: the job is queued again, the run resumes, and ends as one that nobody disturbed."
+    r = recipe(LONG, encoder_args=dict(LONG['encoder_args'], channels=[64, 128, 256, 512]), epochs=2, subset=640)
     run(r, tmp_path/'whole', 'cpu', None)
-    name, out = run_id(complete(r)), tmp_path/'jobs'
-    folder, steps = out/name, []
+    out, at = tmp_path/'jobs', []
+    folder = out/run_id(complete(r))
     with executor_of('submitit', out, args=dict(cluster='local', timeout_min=20)) as jobs:
-        import threading
-        found = []
-        waits = threading.Thread(target=lambda: found.append(sweep([r], out, jobs, device='cpu')))
-        waits.start()
-        eventually(lambda: record(folder).get('status') == 'running' and (folder/'log.txt').exists()
-                   and 'training' in (folder/'log.txt').read_text())
-        time.sleep(4)
-        [task] = tasks(jobs.jobs[0])
-        task.send_signal(signal.SIGUSR2)  # as its controller does, and SLURM
-        eventually(lambda: record(folder).get('status') == 'interrupted')
-        steps.append(left_off(folder/'last.ckpt'))
-        eventually(lambda: 'resumes' in (folder/'log.txt').read_text())
-        part = eventually(lambda: next((p for p in folder.glob('last.ckpt.*.part') if p.stat().st_size > 10**5), None))
-        [kernel] = eventually(lambda: tasks(jobs.jobs[0]))[0].children()
-        kernel.kill()
-        assert part.exists() and not torch.serialization._is_zipfile(open(part, 'rb')) or True
-        steps.append(left_off(folder/'last.ckpt'))
-        waits.join(300)
-    print(steps, found[0].to_dict('records'))
-    assert found[0].state[0] == 'complete'
-    same_run(tmp_path/'whole'/name, folder)
+        other = threading.Thread(target=interrupt_and_kill, args=(jobs, folder, at), daemon=True)
+        other.start()
+        [row] = sweep([r], out, jobs, device='cpu').itertuples()
+        other.join(1)
+    print('left off at (epochs, batches):', at, '; then', row.state, 'after tries:', row.tries)
+    assert row.state == 'complete' and row.tries == 2 and len(at) == 2 and at[0][1] > 0
+    assert 'Requeued job' in next(out.glob('jobs/*.err')).read_text()
+    same_run(tmp_path/'whole'/folder.name, folder)
     whole(out)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def two_hosts(recipes, outs):
+    "A run started on two hosts, which have a recipe's file and a folder each: torchrun's two agents."
+    common = ['--nnodes=2', '--nproc-per-node=1', '--master-addr=127.0.0.1', f'--master-port={free_port()}']
+    return [subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', *common, f'--node-rank={i}', '-m',
+                              'effssl.cli', 'pretrain', '--recipe', str(r), '--out', str(out), '--device', 'cpu',
+                              '--json'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for i, (r, out) in enumerate(zip(recipes, outs, strict=True))]
+
+
+def ends(hosts): return [(*p.communicate(timeout=300), p.returncode) for p in hosts]
+
+
+@pytest.mark.slow
+def test_run_on_two_hosts(tmp_path):
+    "Only the first process writes; what is not shared is refused; signalled and resumed, it ends with the same bits."
+    for i in (0, 1): (tmp_path/f'{i}.json').write_text(json.dumps(dict(LONG, seed=i, epochs=2)))
+    mine, other, name = tmp_path/'0.json', tmp_path/'1.json', run_id(complete(recipe(LONG, epochs=2)))
+    alone, shared, own = (tmp_path/n for n in ('alone', 'shared', 'own'))
+    shared.mkdir()
+    (tmp_path/'mounted').symlink_to(shared)  # the same folder, by another path
+    assert [code for *_, code in ends(two_hosts([mine]*2, [alone, own]))] == [0, 0]
+    assert [*own.rglob('*')] == [own/name] and finished(alone/name)
+    both = two_hosts([mine]*2, [shared, tmp_path/'mounted'])
+    eventually(lambda: left_off(shared/name/'last.ckpt')[0])
+    for p in both: p.send_signal(signal.SIGTERM)
+    assert all(code for *_, code in ends(both))
+    at = left_off(shared/name/'last.ckpt')
+    print('left off at (epochs, batches):', at)
+    assert at[0] == 1 and at[1] > 0 and record(shared/name)['status'] == 'interrupted'
+    for i, (recipes, outs) in enumerate([([mine]*2, [shared, own]), ([mine, other], [shared]*2)]):
+        for _, err, code in ends(two_hosts(recipes, outs)):
+            assert code and 'process 1 on' in err and 'a folder that they share' in err, err[-3000:]
+        assert left_off(shared/name/'last.ckpt') == at
+    assert [code for *_, code in ends(two_hosts([mine]*2, [shared, tmp_path/'mounted']))] == [0, 0]
+    same_run(alone/name, shared/name)
+    whole(shared)
