@@ -138,7 +138,7 @@ def interrupt_and_kill(jobs, folder, at):
 @pytest.mark.slow
 def test_job_is_queued_again(tmp_path):
     "Signalled, and killed, by turns: the job is queued again, the run resumes, and ends as one that nobody disturbed."
-    r = recipe(LONG, encoder_args=dict(LONG['encoder_args'], channels=[64, 128, 256, 512]), epochs=2, subset=640)
+    r = recipe(LONG, encoder_args=dict(LONG['encoder_args'], channels=[32, 64, 128, 256]), epochs=2, subset=640)
     run(r, tmp_path/'whole', 'cpu', None)
     out, at = tmp_path/'jobs', []
     folder = out/run_id(complete(r))
@@ -149,7 +149,7 @@ def test_job_is_queued_again(tmp_path):
         other.join(1)
     print('left off at (epochs, batches):', at, '; then', row.state, 'after tries:', row.tries)
     assert row.state == 'complete' and row.tries == 2 and len(at) == 2 and at[0][1] > 0
-    assert 'Requeued job' in next(out.glob('jobs/*.err')).read_text()
+    assert 'Requeued job' in ''.join(p.read_text() for p in out.glob('jobs/*.out'))
     same_run(tmp_path/'whole'/folder.name, folder)
     whole(out)
 
