@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PYTHON', 'GROUPS', 'VERBS', 'EXAMPLES', 'setting', 'named_in_help', 'recipe_options', 'parser', 'recipe_from',
-           'listing', 'list_of', 'show_scores', 'show_table', 'show_cost', 'cost_of', 'forecast_of', 'sweep_of',
-           'pretrain_of', 'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
+           'listing', 'list_of', 'show_scores', 'show_table', 'show_cost', 'read_json', 'cost_of', 'forecast_of',
+           'sweep_of', 'pretrain_of', 'asked_of', 'evaluate_of', 'look_of', 'runs_of', 'embed_of', 'export_of', 'main']
 
 # %% ../nbs/71_cli.ipynb #4594b6f2
 import argparse, inspect, json, os, re, signal, sys, typing
@@ -103,12 +103,7 @@ def further_options(verbs:dict): # name -> parser
     for v in ('pretrain', 'sweep', 'runs'): verbs[v].add_argument('--out', default='runs', help='folder of all runs')
     for v in ('cost', 'pretrain', 'sweep', 'evaluate', 'embed'):
         verbs[v].add_argument('--device', default='auto', help='auto, cpu or cuda')
-    sweep.add_argument('grid', metavar='GRID.yml')
-    sweep.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
-    sweep.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
-    sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
-    sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
-    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; forecast time, memory')
+    sweep_options(sweep)
     for v in ('evaluate', 'embed', 'export'):
         verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
     for v in ('look', 'embed'): verbs[v].add_argument('data', metavar='DATA', help='a set by name, a folder, a zip, …')
@@ -120,6 +115,19 @@ def further_options(verbs:dict): # name -> parser
     for name, said in ASKED.items():
         flag = f"--{name.replace('_', '-')}"
         verbs['evaluate'].add_argument(flag, default=argparse.SUPPRESS, help=said, metavar='VALUE')
+
+# %% ../nbs/71_cli.ipynb #9a220020
+def sweep_options(sweep:argparse.ArgumentParser):
+    "What a sweep takes."
+    sweep.add_argument('grid', metavar='GRID.yml')
+    sweep.add_argument('--workers', type=int, default=1, help='runs at a time, each in a process')
+    sweep.add_argument('--executor', default='processes', help='processes, submitit (SLURM) or dask')
+    sweep.add_argument('--executor-args', metavar='JSON', default='{}', help='of submitit, as in {"timeout_min": 720}')
+    sweep.add_argument('--scheduler', metavar='ADDRESS', help='of dask, as in tcp://HOST:8786')
+    sweep.add_argument('--threads', type=int, help='of each run; else the cores are shared by the workers')
+    sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
+    sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
+    sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; forecast time, memory')
 
 # %% ../nbs/71_cli.ipynb #71aa0005
 ASKED = dict(dataset="images to judge by (default: the run's own)", 
@@ -185,6 +193,14 @@ def show_cost(c:dict) -> str:
     of = f"{c['framework']}, {c['encoder']}, {c['image_size']} px, {c['technique']}"
     return f"{of}\n{head}\nforward GFLOPs by step, all branches:\n{(rows/1e9).round(4).to_string()}"
 
+# %% ../nbs/71_cli.ipynb #9a220021
+def read_json(option:str, text:str) -> dict:
+    "The value of an option that is written as JSON. Raises ValueError."
+    try: found = json.loads(text)
+    except ValueError as e: raise ValueError(f'--{option} {text}: no JSON ({e})') from e
+    if not isinstance(found, dict): raise ValueError(f'--{option} {text}: write {{"name": value}}')
+    return found
+
 # %% ../nbs/71_cli.ipynb #69aa7101
 def cost_of(args) -> int:
     "What `effssl cost` does."
@@ -209,7 +225,7 @@ def forecast_of(args, r:Recipe, of:dict) -> int: # complete; names
 # %% ../nbs/71_cli.ipynb #facae48f
 def sweep_of(args) -> int:
     "What `effssl sweep` does; the exit code."
-    from effssl.sweep import check_load, plan, read_grid, show_plan, sweep
+    from effssl.sweep import check_load, executor_of, plan, read_grid, show_plan, sweep
     check_load(args.workers, args.threads, args.nice)
     table = plan(read_grid(args.grid), args.out)
     wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
@@ -220,8 +236,9 @@ def sweep_of(args) -> int:
         print(table.drop(columns='recipe').to_json(orient='records') if args.json else show_plan(table))
         if 'hours' in table and not args.json: print(show_estimate(table, args.workers))
         return 2 if wrong else int(absent)
-    done = sweep(table.recipe, args.out, workers=args.workers, device=args.device, bar=not args.json,
-                 threads=args.threads, nice=args.nice, collect=args.collect)
+    with executor_of(args.executor, args.out, args.scheduler, read_json('executor-args', args.executor_args)) as engine:
+        done = sweep(table.recipe, args.out, engine, args.workers, args.device, bar=not args.json,
+                     threads=args.threads, nice=args.nice, collect=args.collect)
     print(show_table(done, args.json))
     return int((~done.state.isin(['complete', 'finished before'])).any())
 
@@ -302,9 +319,9 @@ def main(argv=None) -> int:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as e:
         print(f'effssl: {e}', file=sys.stderr)
         return 2
-    except SystemExit as e:  # a cluster's SIGTERM, of which Lightning makes an exit without a code
+    except SystemExit:  # after a signal, as a cluster sends it
         print('effssl: stopped by a signal; the same command goes on from here', file=sys.stderr)
-        return e.code or 143
+        return 143
     except KeyboardInterrupt as e:
         print(f"effssl: {e if e.args else 'interrupted; the same command goes on from here'}", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ __all__ = ['unknown', 'need', 'encoders', 'write_atomic']
 # %% ../nbs/77_lookup.ipynb #51a7c0d3
 import difflib, importlib, os
 from pathlib import Path
+from uuid import uuid4
 
 # %% ../nbs/77_lookup.ipynb #55083949
 def unknown(kind:str, # what was looked up: 'data set', 'encoder', …
@@ -55,7 +56,7 @@ def encoders() -> list[str]:
 def write_atomic(path, write):
     "Let `write(file)` fill a neighbour of `path`, then rename it; on failure `path` stays. Raises OSError."
     path = Path(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part = path.with_name(f'{path.name}.{uuid4().hex[:12]}.part')  # of this call alone, on whatever machine
     try:
         with open(part, 'wb') as f:
             write(f)

@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['kept_side', 'part_of', 'sets_of', 'load_data', 'run', 'run_here', 'Busy', 'only_one', 'begun', 'check_images',
-           'epochs_done', 'goes_on', 'under_way', 'launch', 'forward_of', 'check_habits', 'stopped_early',
+           'reached', 'goes_on', 'under_way', 'check_shared', 'launch', 'forward_of', 'check_habits', 'stopped_early',
            'pretraining', 'classes_of', 'fit_recipe', 'measure', 'networks', 'wanted', 'price', 'beginnings',
            'recorded', 'beside', 'like_these', 'curve_of', 'how_far', 'train_and_judge', 'trained', 'trained_encoder',
            'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
-import hashlib, json, logging, os, signal, subprocess, sys, tempfile, zipfile
+import hashlib, json, logging, os, signal, subprocess, sys, tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from socket import gethostname
 
 import torch
 from filelock import FileLock, Timeout
+from torch.distributed import rendezvous
 
 from .building import build, complete, cost
 from .compiled import Compiled, check_compiler, check_static
@@ -33,7 +35,8 @@ from .provenance import code_of, data_of, made_by
 from .recipes import Recipe, run_id
 from .recompute import advance_twice, check_parts, check_twice, in_parts
 from .records import environment, finished, read_json, value_of, write_json
-from .train import Pretrain, Stalled, check_logger, fit, logger_of, one_pass, pick_device, ranks
+from .train import (Pretrain, Stalled, check_logger, fit, left_off, logger_of, one_pass, pick_device, ranks,
+                          stoppable)
 from .travel import moved, rankme, weights
 from .views import preprocess, random_views
 from .weights import plain_encoder, write_encoder
@@ -105,6 +108,7 @@ def load_data(r:Recipe) -> tuple[Images, Sets]:
     return pretrain, sets
 
 # %% ../nbs/08_runs.ipynb #50220e24
+@stoppable()
 def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a bar for a person; 'plain' for a log; None
         workers:int|None=None, processes:int=1, # that share each batch, one a GPU
         log:str|None=None, # 'csv', 'tensorboard' or 'wandb': the history, for tools that draw it
@@ -112,15 +116,15 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
     "Train, evaluate and cost a recipe in its own folder; return the record. Done already: at once. Killed: resumed."
     r = complete(r)
     dev = pick_device(device, r.precision)
-    folder = Path(out)/run_id(r)
+    folder, first, several = Path(out)/run_id(r), ranks()[0] == 0, processes > 1 and ranks()[1] == 1
+    check_shared(folder, r)
     check_images(r, folder)
     if done := finished(folder):
-        with told(progress): says.info('finished before, nothing is done: %s', folder)
-        return done
+        with told(progress if first else None): says.info('finished before, nothing is done: %s', folder)
+        return done if first else {}
     if processes < 1 or r.batch_size % processes:
         raise ValueError(f'batch_size {r.batch_size} cannot be shared by {processes} processes')
     if log: check_logger(log)
-    first, several = ranks()[0] == 0, processes > 1 and ranks()[1] == 1
     with told(progress if first and not several else None) as keep:
         framework, augs = build(r)
         images, sets = load_data(r)
@@ -130,9 +134,8 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
         if several: return launch(r, out, device, progress, processes, log, recompute) or finished(folder)
         how = dict(device=dev, workers=workers, progress=progress, log=log, recompute=recompute)
         if first: run_here(r, framework, augs, images, sets, folder, keep, how)
-        else:
-            module = pretraining(r, framework, augs, classes=classes_of(images), recompute=recompute)
-            fit_recipe(r, module, images, folder, dev, workers)
+        else: fit_recipe(r, pretraining(r, framework, augs, classes=classes_of(images), recompute=recompute), images,
+                         folder, dev, workers)
     return finished(folder) if first else {}
 
 # %% ../nbs/08_runs.ipynb #18d00012
@@ -180,14 +183,14 @@ def check_images(r:Recipe, folder:Path):
     raise ValueError(f'the image files of {r.dataset!r} are not those that the run in {str(folder)!r} was begun with: '
                      'delete that folder to begin anew, or name another by --out')
 
-def epochs_done(folder:Path) -> int:
-    "After how many epochs a run that was stopped resumes."
-    last = folder/'last.ckpt'
-    return len(torch.load(last, 'cpu', weights_only=False, mmap=True)['history']) if zipfile.is_zipfile(last) else 0
+def reached(folder:Path, r:Recipe) -> str:
+    "How far a run has come that was stopped: 'epoch 3 of 60', 'epoch 3 of 60 and 17 batches', or ''."
+    epochs, batches = left_off(folder/'last.ckpt')
+    return f'epoch {epochs} of {r.epochs}' + f' and {batches} batches'*(batches > 0) if epochs or batches else ''
 
 def goes_on(folder:Path, r:Recipe) -> str:
     "Where a run that was stopped resumes."
-    if done := epochs_done(folder): return f'interrupted: the same recipe resumes after epoch {done} of {r.epochs}'
+    if done := reached(folder, r): return f'interrupted: the same recipe resumes after {done}'
     return 'interrupted before an epoch was finished: the same recipe begins anew'
 
 # %% ../nbs/08_runs.ipynb #18d00014
@@ -209,6 +212,20 @@ def under_way(folder:Path, r:Recipe, device):
         raise
     write_json(path, record | dict(status='complete'))
 
+# %% ../nbs/08_runs.ipynb #9a220008
+def check_shared(folder:Path, r:Recipe):
+    "Raise ValueError where a process that torchrun started sees another run than the first does, or not as far."
+    rank, n = ranks()
+    if n == 1: return
+    done = 'finished' if finished(folder) else f'begun, {far}' if (far := reached(folder, r)) else 'new'
+    store, *_ = next(rendezvous('env://'))
+    store.set(f'effssl/{rank}', json.dumps([f'run {folder.name} ({done})', gethostname()]))
+    told = [json.loads(store.get(f'effssl/{i}')) for i in range(n)]
+    other = [f'process {i} on {host} sees {what}' for i, (what, host) in enumerate(told) if what != told[0][0]]
+    if other: raise ValueError(f'{"; ".join(other)}; process 0 on {told[0][1]} sees {told[0][0]}: every machine needs '
+                               'the same recipe, and for --out a folder that they share')
+
+
 # %% ../nbs/08_runs.ipynb #9b82b153
 def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None, recompute:bool=False):
     "Run a recipe in several processes of this machine. Raises RuntimeError if they fail."
@@ -221,9 +238,10 @@ def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None
                    *([] if progress else ['--json']), *(['--log', log] if log else []), *['--recompute']*recompute]
         with subprocess.Popen([*torchrun, *command], env=threads, stdout=subprocess.DEVNULL) as group:
             try: code = group.wait()
-            except KeyboardInterrupt:  # each process keeps what it has, and goes
-                group.send_signal(signal.SIGINT)
+            except (KeyboardInterrupt, SystemExit) as e:  # each process keeps what it has, and goes
+                group.send_signal(signal.SIGTERM if isinstance(e, SystemExit) else signal.SIGINT)
                 group.wait()
+                if isinstance(e, SystemExit): raise
                 raise KeyboardInterrupt(goes_on(Path(out)/run_id(r), r)) from None
     if code:
         raise RuntimeError(f'{processes} processes on run {run_id(r)} failed (exit code {code}); the cause is above')
@@ -270,9 +288,9 @@ def classes_of(images:Images) -> int:
 
 def fit_recipe(r:Recipe, module:Pretrain, data:Images, folder, device, workers=None, progress=None, log=None) -> dict:
     "Fit a recipe's module in its folder; return what time it took."
-    done, each = epochs_done(folder), len(data)//r.batch_size
+    done, each = reached(folder, r), len(data)//r.batch_size
     says.info('training, %d epochs of %d steps on %s%s', r.epochs, each, device,
-              f', resumes after epoch {done}' if done else '')
+              f', resumes after {done}' if done else '')
     stop = [Stalled(r.stop_after, r.stop_rise or 0.)] if r.stop_after else []
     fit(module, data, r.epochs, r.batch_size, folder, r.precision, r.accumulate, r.clip, r.channels_last, device.type,
         workers, progress, stop, log and logger_of(log, folder, asdict(r)))

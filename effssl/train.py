@@ -8,19 +8,23 @@ __all__ = ['OPTIMIZERS', 'LOGGERS', 'EVERY', 'PRECISIONS', 'param_groups', 'cosi
            'fit', 'Stalled']
 
 # %% ../nbs/06_train.ipynb #2c76685f
-import json, logging, math, os, pickle, signal, time, warnings
+import json, logging, math, os, pickle, signal, threading, time, warnings, zipfile
 from bisect import bisect_left, bisect_right
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import lightning as L, timm.optim, torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, DistributedSampler
@@ -107,7 +111,7 @@ class Pretrain(L.LightningModule):
                           warmup_epochs=warmup_epochs)
         self.evaluate, self.evaluate_every, self.on_epoch = evaluate, evaluate_every, on_epoch
         self.online = OnlineProbe(framework.encoder.num_features, classes) if classes else None
-        self.history, self.seen, self.plan = [], Steps(), {}
+        self.history, self.seen, self.plan, self.within, self.asked = [], Steps(), {}, {}, False
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return (send(batch[0], device), *batch[1:])  # numbers stay on the CPU, where views are drawn
     def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -128,13 +132,13 @@ class Pretrain(L.LightningModule):
     def optimizer_step(self, *args, **kw):
         super().optimizer_step(*args, **kw)
         self.framework.after_step(min(1., self.global_step/self.trainer.estimated_stepping_batches))
-    def on_train_epoch_start(self):
-        self.seen, self.stopwatch = Steps(), Stopwatch(self.device)
+    def on_train_start(self): take_up(self)
+    def on_train_epoch_start(self): begin_epoch(self)
     def on_train_batch_start(self, *_): self.stopwatch.start()
-    def on_train_batch_end(self, *_): end_step(self)
+    def on_train_batch_end(self, out, views, batch_idx): end_step(self, batch_idx)
     def on_train_epoch_end(self): end_epoch(self)
     def on_save_checkpoint(self, checkpoint): checkpoint |= told(self)
-    def on_load_checkpoint(self, checkpoint): self.history = history_of(checkpoint, self.plan)
+    def on_load_checkpoint(self, checkpoint): self.history, self.within = history_of(checkpoint, self.plan)
 
 # %% ../nbs/06_train.ipynb #8621056b
 class NonFiniteLoss(RuntimeError): "The loss is NaN or infinite."
@@ -185,19 +189,20 @@ def move_decay(optimizer, optim:dict, progress:float):
 
 # %% ../nbs/06_train.ipynb #17a00006
 def told(module:Pretrain) -> dict:
-    "What a checkpoint tells beside weights and optimiser: history, plan, and pixels other than ImageNet's."
+    "What a checkpoint tells beside weights and optimiser: history, plan, how far within an epoch, and other pixels."
     own = getattr(module.framework.encoder, 'mean_std', None)
-    return dict(history=module.history, plan=module.plan) | (dict(mean_std=own) if own else {})
+    at = dict(history=module.history, plan=module.plan) | within(module)
+    return at | (dict(mean_std=own) if own else {})
 
-def history_of(checkpoint:dict, now:dict) -> list[dict]: # plan of the training that goes on
-    "A checkpoint's history. Raises ValueError if it was begun by another plan: schedules would not fit together."
+def history_of(checkpoint:dict, now:dict) -> tuple[list, dict]: # plan of the training that goes on
+    "A checkpoint's history, and what it has `within` an epoch. Raises ValueError where another plan began it."
     begun = checkpoint.get('plan', now)
     other = [f'{k}={begun.get(k)!r} (now {v!r})' for k, v in now.items() if begun.get(k) != v]
     if other:
         raise ValueError(f'the checkpoint in this folder was begun with {", ".join(other)}, and its schedules follow '
                          'that: go on so, or begin anew in another folder (from its weights: `init_weights` of '
                          'effssl.encoders)')
-    return checkpoint['history']
+    return checkpoint['history'], checkpoint.get('within', {})
 
 # %% ../nbs/06_train.ipynb #6f2d80b9
 def batch_weight(trainer, batch_idx:int) -> float:
@@ -281,10 +286,16 @@ def logger_of(kind:str, # one of `LOGGERS`
     return made
 
 # %% ../nbs/06_train.ipynb #18d00005
-def end_step(module:Pretrain):
-    "Stop the clock; tell the logger, now and then."
+def begin_epoch(module:Pretrain):
+    "Forget the epoch before; leave off here if a signal asked for it."
+    if asked(module): raise SystemExit(143)
+    module.seen, module.stopwatch = Steps(), Stopwatch(module.device)
+
+def end_step(module:Pretrain, batch_idx:int):
+    "Stop the clock; tell the logger, now and then; leave off where a signal asks for it."
     module.stopwatch.stop()
     if module.loggers and module.global_step % EVERY == 0: tell(module, dict(loss_step=module.seen.losses[-1].item()))
+    leave_off(module, batch_idx)
 
 def end_epoch(module:Pretrain):
     "A row for the history, the logger and whoever listens."
@@ -303,9 +314,9 @@ def tell(module:Pretrain, row:dict):
 # %% ../nbs/06_train.ipynb #5bb04bff
 class Stopwatch:
     "Wall time since it was made, and the part between `start` and `stop`; on CUDA by events, so nothing waits."
-    def __init__(self, device):
+    def __init__(self, device, total:float=0., busy:float=0.): # seconds before
         self.cuda = device.type == 'cuda'
-        self.begin, self.busy = time.perf_counter(), 0.
+        self.begin, self.busy = time.perf_counter() - total, busy
         self.events = []
     def mark(self):
         if not self.cuda: return time.perf_counter()
@@ -320,7 +331,8 @@ class Stopwatch:
         "Seconds in all, and seconds between starts and stops."
         if self.cuda:
             torch.cuda.synchronize()
-            self.busy = sum(a.elapsed_time(b) for a, b in self.events)/1000
+            self.busy += sum(a.elapsed_time(b) for a, b in self.events)/1000
+            self.events = []
         return time.perf_counter() - self.begin, self.busy
 
 # %% ../nbs/06_train.ipynb #1e7815c2
@@ -341,15 +353,83 @@ class KeepLast(ModelCheckpoint):
         super().__init__(folder, 'last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True,
                          enable_version_counter=False)
 
+# %% ../nbs/06_train.ipynb #9a220003
+SIGNALS = [s for name in ('SIGTERM', 'SIGUSR1', 'SIGUSR2') if (s := getattr(signal, name, None))]
+
+def on_signals(handler) -> dict: # what was there before
+    "Set a handler for all that asks a process to stop, where that may be set: in the main thread."
+    if threading.current_thread() is not threading.main_thread(): return {}
+    return {s: signal.signal(s, handler) for s in SIGNALS}
+
+@contextmanager
+def stoppable():
+    "Within, a signal that asks to stop is an exit with code 143, unless a training makes more of it."
+    def leave(*_): raise SystemExit(143)
+    before = on_signals(leave)
+    try: yield
+    finally:
+        for s, handler in before.items(): signal.signal(s, handler)
+
+def asked(module:Pretrain) -> bool:
+    "Whether a signal came to one of the processes."
+    if world()[1] == 1: return module.asked  # waiting for no GPU
+    return bool(average(torch.tensor(float(module.asked), device=module.device)))
+
+def leave_off(module:Pretrain, batch_idx:int):
+    "If a signal asked for it: write `last.ckpt` within the epoch, and exit."
+    trainer = module.trainer
+    whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else gradients would be lost
+    if batch_idx + 1 == trainer.num_training_batches or not whole: return  # at its end a checkpoint is written anyway
+    if not asked(module): return
+    if trainer.checkpoint_callback: trainer.save_checkpoint(Path(trainer.checkpoint_callback.dirpath)/'last.ckpt')
+    raise SystemExit(143)
+
+
+# %% ../nbs/06_train.ipynb #9a220004
+def within(module:Pretrain) -> dict:
+    "Of an epoch under way, for its checkpoint: batches done, what each process's steps left, seconds. Else nothing."
+    done = (module.trainer.fit_loop.batch_idx + 1) % module.trainer.num_training_batches
+    if not done: return {}
+    left = [vars(module.seen)]*world()[1]
+    if world()[1] > 1: dist.all_gather_object(left, vars(module.seen))
+    return dict(within=dict(batches=done, left=left, seconds=module.stopwatch.finish()))
+
+def take_up(module:Pretrain):
+    "Go on within an epoch, if a checkpoint left off there; from now on a signal waits for the end of a step."
+    if module.within:
+        left = module.within['left']
+        module.seen = Steps(**move_data_to_device(left[world()[0] % len(left)], module.device))
+        module.stopwatch = Stopwatch(module.device, *module.within['seconds'])
+    def note(*_): module.asked = True
+    on_signals(note)  # Lightning, which set its own before, puts back at the end what was there first
+
+def left_off(path:Path|None) -> tuple[int, int]:
+    "Epochs that a checkpoint has behind it, and batches of the next; (0, 0) without one."
+    if not path or not zipfile.is_zipfile(path): return 0, 0
+    held = torch.load(path, 'cpu', weights_only=False, mmap=True)
+    return len(held['history']), held.get('within', {}).get('batches', 0)
+
+
+# %% ../nbs/06_train.ipynb #9a220001
+class Order(DistributedSampler):
+    "Shuffled by (seed, epoch); the epoch with which it begins may lack what was seen of it before."
+    def __init__(self, data:Images, world:int, rank:int, seed:int, epoch:int=0, seen:int=0): # images of this process
+        super().__init__(data, world, rank, shuffle=True, seed=seed, drop_last=True)
+        self.begins, self.seen = epoch, seen
+        self.set_epoch(epoch)  # workers read ahead before Lightning says which it is
+    def __iter__(self): return islice(super().__iter__(), self.seen if self.epoch == self.begins else 0, None)
+
+
 # %% ../nbs/06_train.ipynb #a9a682d0
 def loader(data:Images, batch_size:int, # of this process
-           seed:int=0, rank:int=0, world:int=1, workers:int|None=None) -> DataLoader:
+           seed:int=0, rank:int=0, world:int=1, workers:int|None=None,
+           begun:tuple[int, int]=(0, 0)) -> DataLoader: # epochs, and batches of the next, that lie behind
     "Shuffled batches of a set, an order for each (seed, epoch); workers (as many as `cores`) only to decode files."
     if not 1 < batch_size*world <= len(data):
         raise ValueError(f'batch_size {batch_size} in each of {world} process(es) must be at least 2, '
                          f'and together at most the {len(data)} images')
     if workers is None: workers = 0 if data.in_memory else cores()
-    sampler = DistributedSampler(data, world, rank, shuffle=True, seed=seed, drop_last=True)
+    sampler = Order(data, world, rank, seed, begun[0], begun[1]*batch_size)
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, num_workers=workers, collate_fn=as_it_is,
                       pin_memory=torch.cuda.is_available() and not data.in_memory, persistent_workers=workers > 0)
 
@@ -361,11 +441,12 @@ def ranks() -> tuple[int, int]:
 def spread(device:torch.device, framework:Framework) -> dict:
     "Trainer settings for one process, or for those that torchrun started."
     _, n = ranks()
-    if n == 1: return dict(devices=1)
+    # not SLURM's environment, which queues a job again by itself, with a checkpoint in the working folder
+    if n == 1: return dict(devices=1, plugins=[AtomicIO(), LightningEnvironment()])
     here = int(os.environ['LOCAL_WORLD_SIZE'])
     ddp = DDPStrategy(process_group_backend='nccl' if device.type == 'cuda' else 'gloo',
                       find_unused_parameters=len(framework.techniques) > 0)  # a technique may end a walk early
-    return dict(devices=here, num_nodes=n//here, strategy=ddp)
+    return dict(devices=here, num_nodes=n//here, strategy=ddp, plugins=[AtomicIO()])
 
 # %% ../nbs/06_train.ipynb #b6515ade
 PRECISIONS = {'32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
@@ -387,27 +468,28 @@ def fit(module:Pretrain, data:Images, epochs:int, batch_size:int, # of all proce
         channels_last:bool=False, device:str='auto', workers:int|None=None,
         progress:str|None=None, # 'auto': a bar for a person, 'plain': for a log
         callbacks=(), logger:Logger|None=None) -> Pretrain: # as from `logger_of`
-    "Train, from the folder's checkpoint if there is one. Raises ValueError for what cannot work, and NonFiniteLoss."
+    "Train, from the folder's checkpoint if there is one. Raises ValueError, NonFiniteLoss, SystemExit after a signal."
     if precision not in PRECISIONS: raise unknown('precision', precision, PRECISIONS)
     dev = pick_device(device, precision)
     if epochs < 1: raise ValueError(f'epochs {epochs} must be at least 1')
     if channels_last: module.to(memory_format=torch.channels_last)
     rank, n = ranks()
     if batch_size % n: raise ValueError(f'batch_size {batch_size} cannot be shared by {n} processes: use a multiple')
-    batches = loader(data.to(dev) if data.in_memory else data, batch_size//n, module.seed, rank, n, workers)
+    last, keep = (Path(folder)/'last.ckpt', [KeepLast(folder)]) if folder else (None, [])
+    images = data.to(dev) if data.in_memory else data
+    batches = loader(images, batch_size//n, module.seed, rank, n, workers, left_off(last))
     bar = [Bar(progress)] if progress and rank == 0 else []
-    keep = [KeepLast(folder)] if folder else []
     module.plan = dict(epochs=epochs, batch_size=batch_size, accumulate=accumulate, images=len(data), seed=module.seed,
                        **module.optim)
     with quiet(), interruptible():
         trainer = L.Trainer(
             max_epochs=epochs, accelerator=dev.type, precision=PRECISIONS[precision], **spread(dev, module.framework),
             accumulate_grad_batches=accumulate, gradient_clip_val=clip, use_distributed_sampler=False,
-            callbacks=[*callbacks, *bar, *keep], plugins=[AtomicIO()], enable_checkpointing=bool(folder),
+            callbacks=[*callbacks, *bar, *keep], enable_checkpointing=bool(folder), default_root_dir=folder,
             logger=logger or False, enable_progress_bar=False, enable_model_summary=False,
             benchmark=dev.type == 'cuda' and not torch.are_deterministic_algorithms_enabled())
-        last = Path(folder)/'last.ckpt' if folder else None
         trainer.fit(module, batches, ckpt_path=str(last) if last and last.exists() else None)
+    if module.asked: raise SystemExit(143)  # between the last step and here
     return module
 
 # %% ../nbs/06_train.ipynb #f99f4e6e
@@ -442,8 +524,8 @@ class Bar(Callback):
         self.tqdm = auto.tqdm if kind == 'auto' else std.tqdm
     def on_train_start(self, trainer, module):
         n = trainer.num_training_batches
-        self.bar = self.tqdm(total=n*trainer.max_epochs, initial=n*trainer.current_epoch, unit='step', mininterval=1,
-                             smoothing=.1)
+        done = n*trainer.current_epoch + module.within.get('batches', 0)
+        self.bar = self.tqdm(total=n*trainer.max_epochs, initial=done, unit='step', mininterval=1, smoothing=.1)
     def on_train_batch_end(self, trainer, module, out, batch, i):
         self.bar.update()
         if i + 1 < trainer.num_training_batches: return

@@ -172,6 +172,21 @@ def test_resume_is_bit_equal(framework, tmp_path):
         assert not torch.equal(a.framework.target.cls_token, a.framework.encoder.cls_token)
 
 
+def test_resume_is_bit_equal_where_workers_decode(tmp_path, monkeypatch):
+    "They read ahead before a training knows its epoch: the order must be that of the epoch it resumes with."
+    monkeypatch.setattr(effssl.data, 'MEMORY', 0)
+    for i in range(72):
+        (tmp_path/'set'/'train'/str(i % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (16, 16), (3*i, 200 - 2*i, 99)).save(tmp_path/'set'/'train'/str(i % 2)/f'{i:02}.png')
+    data = load(f"folder:{tmp_path/'set'}", 'train', 16)
+    assert not data.in_memory
+    def module():
+        torch.manual_seed(0)
+        net = encoder('timm:resnet10t', 16, channels=[8, 16, 32, 64], stem='imagenet')
+        return Pretrain(find('framework', 'simsiam')(net, [], width=64), augmentations('mocov2', 16), lr=.1, seed=1)
+    resumed_is_equal(module, data, tmp_path)
+
+
 SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
              encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
              epochs=1, batch_size=64, subset=128, test_subset=50, probe=None)
