@@ -8,7 +8,8 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 
 PRELOAD = [  # none leaves a thread running
     'ipykernel.kernelapp', 'seaborn', 'umap', 'sklearn.datasets', 'skimage', 'kornia', 'torchvision', 'timm.optim',
-    'lightly.loss', 'fastcore.test', 'effssl.tables', 'effssl.frameworks.moco', 'effssl.techniques.dual_gating']
+    'lightly.loss', 'fastcore.test', 'effssl.tables', 'effssl.runs', 'effssl.frameworks.moco',
+    'effssl.techniques.dual_gating', 'papermill']
 
 
 def serve(command, cwd, env):
@@ -25,7 +26,7 @@ def serve(command, cwd, env):
     matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'
     pandas.set_option('display.max_columns', 20)
     own = [f'--IPKernelApp.parent_handle={os.getppid()}', '--log-level=40']
-    IPKernelApp.launch_instance([*command[command.index('-f'):], *own])
+    IPKernelApp.launch_instance([*dict.fromkeys([*command[command.index('-f'):], *own])])  # each option once
 
 
 class Child:

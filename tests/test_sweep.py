@@ -78,7 +78,7 @@ def test_failing_run_and_two_sweeps_at_once(tmp_path, capsys):
 
 def test_killed_kernels_and_worker(tmp_path):
     "kill -9 on the pool's worker, then on a kernel: told, resumed each time, every epoch there once."
-    r = recipe(TINY, epochs=30, subset=512, evaluate_every=0)
+    r = recipe(TINY, epochs=30, subset=256, evaluate_every=0)
     record, killed = tmp_path/'runs'/run_id(complete(r))/'run.json', []
 
     def epochs(): return len(json.loads(record.read_text()).get('history', [])) if record.exists() else 0
