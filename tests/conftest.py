@@ -15,7 +15,8 @@ TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figur
             'test_notebook[57_ten')
 FORKING = ('test_notebooks', 'test_widget', 'test_sweep', 'test_distributed', 'test_faults')  # kernels, or processes
 FIRST = ('test_site.py', 'test_killed', '22_accel', '23_dual_gating', 'test_distributed.py', 'test_failing',
-         '50_pretrain', 'test_in_pairs', 'test_interrupt', 'test_dask', '21_simprune', '42_where', '40_first', 'test_kill_and')
+         '50_pretrain', 'test_in_pairs', 'test_interrupt', 'test_dask', '21_simprune', '42_where', '40_first',
+         'test_kill_and')
 
 
 def pytest_addoption(parser):

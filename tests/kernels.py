@@ -69,7 +69,8 @@ def launch_by(cls:str):
 def start():
     "Start the process that forks, and fork the kernels that this process and its children ask for from now on."
     before = os.environ.get('PYTHONPATH')
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [before])])  # where `forks` is
+    here = str(Path(__file__).parent)  # where `forks` is
+    os.environ['PYTHONPATH'] = os.pathsep.join([here, *filter(None, [before])])
     forkserver.set_forkserver_preload([*PRELOAD, 'forks'])
     forkserver.ensure_running()
     os.environ.pop('PYTHONPATH')

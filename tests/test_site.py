@@ -153,8 +153,8 @@ def browse(pages, folder, tmp_path_factory):
         own = tmp_path_factory.mktemp('chromium')
         # into files: a helper of Chromium that outlives it would keep a pipe open
         with open(own/'page', 'w+') as out, open(own/'log', 'w+') as log:
-            code = subprocess.run([CHROMIUM, *FLAGS, *flags, f'--user-data-dir={own}/user', page], stdout=out, stderr=log,
-                                  timeout=120).returncode
+            command = [CHROMIUM, *FLAGS, *flags, f'--user-data-dir={own}/user', page]
+            code = subprocess.run(command, stdout=out, stderr=log, timeout=120).returncode
         assert code == 0, (own/'log').read_text()[-2000:]
         return BeautifulSoup((own/'page').read_text(), 'html.parser')
     yield dump

@@ -104,7 +104,7 @@ def train(name, seen=None, accumulate=1, epochs=1):
 
 
 def one_of_two(rank, folder, port, names):
-    "What the process of a rank finds, told of the other as torchrun tells; where only single cases are asked for, in those."
+    "What the process of a rank finds, told of the other as torchrun tells it; of single cases, where those are named."
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK='0', WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
                        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='two')
     with open(f'{folder}/{rank}.log', 'w') as log:
