@@ -13,8 +13,10 @@ os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # 
 # what shares a fixture, or pictures
 TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show',
             'test_notebook[57_ten')
-FIRST = ('test_killed', '23_dual_gating', '22_accel', 'test_distributed.py', 'test_failing', 'test_site.py',
-         'test_interrupt', 'test_dask', '21_simprune', '40_first', 'test_kill_and')
+FORKING = ('test_notebooks', 'test_widget', 'test_sweep', 'test_distributed', 'test_faults')  # kernels, or processes
+FIRST = ('test_site.py', 'test_killed', '22_accel', '23_dual_gating', 'test_distributed.py', 'test_failing',
+         '50_pretrain', 'test_in_pairs', 'test_interrupt', 'test_dask', '21_simprune', '42_where', '40_first',
+         'test_kill_and')
 
 
 def pytest_addoption(parser):
@@ -45,7 +47,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    asked = any('test_notebooks' in i.nodeid or 'test_widget' in i.nodeid for i in session.items)
+    asked = any(f in i.nodeid for i in session.items for f in FORKING)
     if asked and not session.config.option.collectonly: kernels.start()
 
 

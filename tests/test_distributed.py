@@ -1,5 +1,6 @@
 "Two real processes (gloo) against one with the joint batch; a run shared by two."
-import os, subprocess, sys
+import socket
+from contextlib import closing
 
 import pytest, torch
 import torch.distributed as dist
@@ -8,14 +9,16 @@ import torch.nn.functional as F
 from torch import nn
 
 import two
-from conftest import ROOT
 from effssl.frameworks.simclr import nt_xent
 from effssl.masks import keeps_all, kept_batch_norm
 from effssl.objectives import gather, world
 from effssl.runs import run
 from effssl.recipes import recipe
 
-TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+def free_port():
+    with closing(socket.socket()) as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 
 @pytest.fixture(scope='module')
@@ -23,9 +26,7 @@ def pair(tmp_path_factory, request):
     "What both ranks found; where only single frameworks are asked for, in those."
     out, asked = tmp_path_factory.mktemp('two'), [i for i in request.session.items if 'pair' in i.fixturenames]
     some = [i.callspec.params['name'] for i in asked] if all(hasattr(i, 'callspec') for i in asked) else []
-    done = subprocess.run([*TORCHRUN, ROOT/'tests/two.py', out, *some], capture_output=True, text=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stderr[-4000:]
+    mp.start_processes(two.one_of_two, (str(out), free_port(), some), nprocs=2, start_method='forkserver')
     return [torch.load(out/f'{rank}.pt', weights_only=False) for rank in (0, 1)]
 
 

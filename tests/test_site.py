@@ -159,10 +159,13 @@ def browse(pages, folder, tmp_path_factory):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     def dump(address, *flags):
         page = address if '://' in address else f'http://127.0.0.1:{server.server_port}/{address}'
-        own = f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'
-        done = subprocess.run([CHROMIUM, *FLAGS, *flags, own, page], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return BeautifulSoup(done.stdout, 'html.parser')
+        own = tmp_path_factory.mktemp('chromium')
+        # into files: a helper of Chromium that outlives it would keep a pipe open
+        with open(own/'page', 'w+') as out, open(own/'log', 'w+') as log:
+            command = [CHROMIUM, *FLAGS, *flags, f'--user-data-dir={own}/user', page]
+            code = subprocess.run(command, stdout=out, stderr=log, timeout=120).returncode
+        assert code == 0, (own/'log').read_text()[-2000:]
+        return BeautifulSoup((own/'page').read_text(), 'html.parser')
     yield dump
     server.shutdown()
 

@@ -1,5 +1,5 @@
-"What each process of test_distributed runs: short trainings of frameworks; torchrun starts two, the test itself one."
-import sys
+"What each process of test_distributed runs: short trainings of frameworks; there are two, and the test itself is one."
+import os
 from functools import partial
 
 import torch
@@ -45,8 +45,8 @@ CASES = {  # encoder, arguments of the framework, techniques
     'dinov2': ('ViT', PROTOTYPES, lambda: [MaskBright()]),
     'dinov2, sinkhorn': ('ViT', dict(PROTOTYPES, centring='sinkhorn'), lambda: [MaskBright()])}
 
-FORWARD = {'simsiam, recompute': partial(one_pass, advance=advance_twice),
-           'simclr, parts': partial(in_parts, size=16//ranks()[1])}  # of the joint batch
+FORWARD = {'simsiam, recompute': lambda: partial(one_pass, advance=advance_twice),
+           'simclr, parts': lambda: partial(in_parts, size=16//ranks()[1])}  # of the joint batch
 
 
 class Seen(Technique):
@@ -97,18 +97,23 @@ def train(name, seen=None, accumulate=1, epochs=1):
     cls = find('framework', name.split(',')[0])
     fw = cls(encoder(encoder_name, 32, **encoder_args), [seen] if seen else techniques(), **args)
     local = dict(local_views=2) if cls.augs in ('dino', 'swav') else {}
-    how = FORWARD.get(name, one_pass)
+    how = FORWARD.get(name, lambda: one_pass)()
     module = Watched(fw, augmentations(cls.augs, 32, **local), lr=1e-3, seed=3, forward_pass=how)
     fit(module, take(load('digits', 'train', 32), 96, 0), epochs, 32//accumulate, device='cpu', accumulate=accumulate)
     return module.first, {k: v.clone() for k, v in fw.state_dict().items()}, module.history[0]['loss']
 
 
-if __name__ == '__main__':
+def one_of_two(rank, folder, port, names):
+    "What the process of a rank finds, told of the other as torchrun tells it; of single cases, where those are named."
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK='0', WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
+                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='two')
+    with open(f'{folder}/{rank}.log', 'w') as log:
+        for printed in (1, 2): os.dup2(log.fileno(), printed)
     torch.set_num_threads(1)
     seen = Seen()
-    found = {name: train(name) for name in sys.argv[2:] or CASES}
+    found = {name: train(name) for name in names or CASES}
     drawn, state = Drawn(), None
-    if not sys.argv[2:]:
+    if not names:
         train('simsiam', seen, accumulate=2)
         state = train('mocov2, accel', drawn, epochs=17)[1]
-    torch.save((found, seen.log, drawn.log, state), f'{sys.argv[1]}/{ranks()[0]}.pt')
+    torch.save((found, seen.log, drawn.log, state), f'{folder}/{rank}.pt')
