@@ -46,6 +46,9 @@ def wheel(tmp_path_factory):
     site = next((at/'env/lib').glob('python*/site-packages'))
     (site/'others.pth').write_text(sysconfig.get_paths()['purelib'])  # does not follow the links of a checkout there
     for folder in ('home', 'here'): (at/folder).mkdir()
+    git = ['git', '-C', at, '-c', 'user.name=a', '-c', 'user.email=a@b']  # somebody's repository, with .venv in it
+    subprocess.run([*git, 'init', '-q'], check=True)
+    subprocess.run([*git, 'commit', '-q', '--allow-empty', '-m', 'not ours'], check=True)
     env = dict(HOME=str(at/'home'), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS='1')
 
     def run(*command, expect=0):
@@ -69,7 +72,7 @@ def test_every_verb_answers(wheel):
     assert '512 features' in wheel('effssl', 'embed', run, 'digits', 'out.npz')
     assert 'encoder.safetensors' in wheel('effssl', 'export', run)
     assert 'complete' in wheel('effssl', 'sweep', 'grid.yml', '--out', 'swept')
-    assert 'commit": null' in wheel('cat', f'{run}/run.json')
+    assert 'commit": null' in wheel('cat', f'{run}/run.json'), 'the commit of a repository that effssl only lies in'
     tried = {'pretrain', 'runs', 'list', 'look', 'cost', 'evaluate', 'embed', 'export', 'sweep', 'notebooks'}
     for verb in VERBS: assert 'usage: effssl' in wheel('effssl', verb, '--help')
     assert tried == {*VERBS}, 'try the new verb here, too'
