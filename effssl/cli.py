@@ -112,7 +112,7 @@ def further_options(verbs:dict): # name -> parser
     sweep.add_argument('--nice', type=int, default=0, help='stand back for other processes, 0 to 19')
     sweep.add_argument('--collect', metavar='FOLDER', help='copy the record of every finished run there, as ID.json')
     sweep.add_argument('--dry-run', action='store_true', help='only check names, types, data; estimate FLOPs, time')
-    for v in ('evaluate', 'embed', 'export'): verbs[v].add_argument('run', metavar='RUN', help='folder of a finished run')
+    for v in ('evaluate', 'embed', 'export'): verbs[v].add_argument('run', metavar='RUN', help="finished run's folder")
     verbs['notebooks'].add_argument('folder', metavar='FOLDER', help='new, or without files of these names')
     for v in ('look', 'embed'):
         verbs[v].add_argument('data', metavar='DATA', help='a data set by name, a folder, a zip, …')

@@ -41,15 +41,15 @@ def wheel(tmp_path_factory):
     shutil.rmtree(source)
     venv.create(at/'env', with_pip=True, symlinks=True)
     python = at/'env/bin/python'
+    env = dict(HOME=str(at/'home'), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS='1')
+    for folder in ('home', 'here'): (at/folder).mkdir()
     command = [python, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', *(at/'dist').glob('*.whl')]
-    subprocess.run(command, check=True)
+    subprocess.run(command, env=env, check=True)
     site = next((at/'env/lib').glob('python*/site-packages'))
     (site/'others.pth').write_text(sysconfig.get_paths()['purelib'])  # does not follow the links of a checkout there
-    for folder in ('home', 'here'): (at/folder).mkdir()
     git = ['git', '-C', at, '-c', 'user.name=a', '-c', 'user.email=a@b']  # somebody's repository, with .venv in it
     subprocess.run([*git, 'init', '-q'], check=True)
     subprocess.run([*git, 'commit', '-q', '--allow-empty', '-m', 'not ours'], check=True)
-    env = dict(HOME=str(at/'home'), PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS='1')
 
     def run(*command, expect=0):
         done = subprocess.run([str(c) for c in command], cwd=at/'here', env=env, capture_output=True, text=True)
