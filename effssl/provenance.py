@@ -14,7 +14,7 @@ from pathlib import Path
 
 import effssl
 from .lookup import unknown, write_atomic
-from .recipes import Recipe, find, probes_of, techniques_of
+from .recipes import ROOT, Recipe, find, probes_of, techniques_of
 
 # %% ../nbs/85_provenance.ipynb #85ce0006
 def tree_of(node):
@@ -90,7 +90,7 @@ def made_by(r:Recipe, images, sets) -> dict: # as `data_of`
     return dict(code=code_of(r), data=data_of(images, sets))
 
 # %% ../nbs/85_provenance.ipynb #85ce0018
-RESULTS = PACKAGE.parent/'results'  # the committed records, and what is said of them
+RESULTS = ROOT/'results'  # the committed records, and what is said of them
 
 def read_changes(results=RESULTS) -> dict[str, list[dict]]: # module -> old, new, numbers, why
     "What `changes.yml` in a folder says; {} without one. Raises ValueError for an entry that says too little."

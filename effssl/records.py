@@ -25,7 +25,9 @@ def environment(device) -> dict: # a torch.device
     "Where a run ran: versions, commit, device."
     here = str(Path(effssl.__file__).parent)
     def git(*args): return subprocess.run(['git', '-C', here, *args], capture_output=True, text=True).stdout.strip()
-    try: commit = git('rev-parse', 'HEAD') + ('-dirty' if git('status', '--porcelain', '-uno') else '')
+    try:  # no commit where effssl only lies within another repository, as in its .venv
+        own = git('ls-files', '__init__.py')
+        commit = own and git('rev-parse', 'HEAD') + ('-dirty' if git('status', '--porcelain', '-uno') else '')
     except OSError: commit = ''
     versions = {m: importlib.metadata.version(m)
                 for m in ('torch', 'torchvision', 'timm', 'kornia', 'lightning', 'numpy')}

@@ -20,9 +20,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-import effssl
 from .lookup import need, unknown, write_atomic
-from .recipes import Recipe, read_yaml, recipe, run_id
+from .recipes import ROOT, Recipe, read_yaml, recipe, run_id
 from .records import curve_scores, finished, value_of
 
 # %% ../nbs/70_sweep.ipynb #30b91c96
@@ -160,15 +159,13 @@ def show_plan(table:pd.DataFrame) -> str:
     return '\n'.join([text, '', *lines])
 
 # %% ../nbs/70_sweep.ipynb #3746b4b4
-NOTEBOOK = Path(effssl.__file__).parent.parent/'nbs'/'experiments'/'50_pretrain.ipynb'
+NOTEBOOK = ROOT/'nbs'/'experiments'/'50_pretrain.ipynb'
 
 def run_notebook(r:Recipe, # complete
                  out='runs', device:str='auto', log=None, # a file for what the cells print
                  name:str|None=None) -> Path: # the recipe's id, for who knows it
     "Execute the pretraining notebook; its path. Raises what papermill raises, the notebook kept as `.failed`."
     papermill = need('papermill')
-    if not NOTEBOOK.exists():
-        raise FileNotFoundError(f'no notebook at {str(NOTEBOOK)!r}: install effssl from a checkout, pip install -e .')
     values, has = {**asdict(r), 'out': str(out), 'device': device, 'progress': 'plain',
                    'processes': 1, 'recompute': False}, set(papermill.inspect_notebook(NOTEBOOK))
     if has != set(values):

@@ -1,4 +1,3 @@
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -9,10 +8,7 @@ import kernels
 from changed import touched
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault('EFFSSL_FIGURES', str(ROOT/'.pytest_cache'/'figures'))  # not over the committed ones
-# what shares a fixture, or pictures
-TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py', 'test_figure_is_current', 'test_notebook[09_show',
-            'test_notebook[57_ten')
+TOGETHER = ('test_site.py', 'test_distributed.py', 'test_widget.py')  # what shares a fixture
 FORKING = ('test_notebooks', 'test_widget', 'test_sweep', 'test_distributed', 'test_faults')  # kernels, or processes
 FIRST = ('test_site.py', 'test_killed', '22_accel', '23_dual_gating', 'test_distributed.py', 'test_failing',
          '50_pretrain', 'test_in_pairs', 'test_interrupt', 'test_dask', '21_simprune', '42_where', '40_first',
@@ -27,8 +23,7 @@ def pytest_addoption(parser):
 class Schedule(LoadScopeScheduling):
     "Every test goes to the process that is free, but tests that share something go to one."
     def _split_scope(self, nodeid):
-        part = next((p for p in TOGETHER if p in nodeid), nodeid)
-        return 'figures' if part in TOGETHER[3:] else part
+        return next((p for p in TOGETHER if p in nodeid), nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log): return Schedule(config, log)

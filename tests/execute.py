@@ -7,6 +7,7 @@ import nbformat, torch
 from nbclient import NotebookClient
 
 import kernels
+from stored import figures_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +20,8 @@ def execute(nb, path):
 
 
 def refresh(path):
-    "Execute a notebook and keep what it gives, but progress bars; cells for a GPU that is not there stay as they are."
+    """Execute a notebook and keep what it gives, but progress bars, its figures in figures/, too; cells for a GPU that
+    is not there stay as they are."""
     nb = nbformat.read(path, as_version=4)
     absent = [] if torch.cuda.is_available() else [c for c in nb.cells if '#| cuda' in c.source]
     run = nbformat.from_dict({**nb, 'cells': [c for c in nb.cells if c not in absent]})
@@ -29,6 +31,7 @@ def refresh(path):
     for c in nb.cells:
         if 'bar' in c.metadata.get('tags', []): c.outputs = []
     nbformat.write(nb, path)
+    for name, png in figures_of(nb, path.stem).items(): (ROOT/'figures'/name).write_bytes(png)
     print(path.relative_to(ROOT), flush=True)
 
 

@@ -26,6 +26,13 @@ def pictures_of(outputs) -> list:
     return [thumbnail(io.BytesIO(base64.b64decode(png))) for png in found]
 
 
+def figures_of(nb, stem:str) -> dict[str, bytes]:
+    "What a notebook gives to figures/: file name -> PNG, of the cells that say `#| figure NAME`."
+    named = [(said[1], c) for c in nb.cells if (said := re.search(r'^#\| figure (\w+)$', c.source, re.M))]
+    return {f'{stem[:2]}_{name}.png': base64.b64decode(o.data['image/png'])
+            for name, c in named for o in c.outputs if 'image/png' in o.get('data', {})}
+
+
 def value(number:str) -> float: return float(number.replace(',', '').replace('−', '-'))
 
 

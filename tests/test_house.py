@@ -5,10 +5,11 @@ from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest, yaml
+import nbformat, pytest, yaml
 
 from changed import graph
 from conftest import ROOT
+from stored import figures_of
 from test_notebooks import NOTEBOOKS
 
 BIN = Path(sys.executable).parent
@@ -233,6 +234,17 @@ def test_links_lead_somewhere():
     dead = [(f, link) for f, text in texts.items() for link in re.findall(r'\]\(([^)#\s]+)', text)
             if '://' not in link and not (ROOT/f).parent.joinpath(link).exists()]
     assert not dead, dead
+
+
+def test_figures_are_what_notebooks_show():
+    "Each file is the picture that a cell with `#| figure NAME` stores, and that its page of the site shows."
+    given = {}
+    for path in (ROOT/'nbs'/n for n in NOTEBOOKS):
+        if '#| figure ' in path.read_text(): given |= figures_of(nbformat.read(path, as_version=4), path.stem)
+    there = {p.name: p.read_bytes() for p in (ROOT/'figures').iterdir()}
+    assert given and there.keys() == given.keys(), 'python3 dev.py notebooks; delete what no cell draws'
+    stale = [name for name in given if there[name] != given[name]]
+    assert not stale, f'{stale}: python3 dev.py notebooks --only …'
 
 
 def test_no_path_of_a_machine_and_no_big_file():
