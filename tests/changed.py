@@ -131,7 +131,8 @@ def part(path:str, function:str) -> tuple[ast.Module, str, str]:
 def touched(items, rev:str) -> list:
     "The tests among these that the difference from a commit can touch; all if it changes how tests are run."
     files = changed_files(rev)
-    if files & {'tests/conftest.py', 'tests/kernels.py', 'tests/changed.py', 'settings.ini', 'pyproject.toml'}:
+    how = {f'tests/{f}.py' for f in ('conftest', 'kernels', 'forks', 'changed')}
+    if files & {*how, 'settings.ini', 'pyproject.toml'}:
         return items
     reach, found = Reach(files), []
     for item in items:
