@@ -64,8 +64,8 @@ class Rehearsal(Pretrain):
         super().on_train_epoch_start()
         self.begun = self.last = now(self.device)
         self.steps = -2 if not self.beats else -int(self.trainer.train_dataloader.num_workers > 0) # of this point
-    def on_train_batch_end(self, *_):
-        super().on_train_batch_end()
+    def on_train_batch_end(self, *step):
+        super().on_train_batch_end(*step)
         self.beats, self.steps, self.took = self.beats + 1, self.steps + 1, time.perf_counter() - self.last
         self.last += self.took
         if self.beats == 1: self.first = now(self.device)
