@@ -147,7 +147,7 @@ LAYERS = [  # a module imports modules above it in this list, or beside it; fram
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel', 'recompute', 'compiled'],
     ['gates'], ['slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['weights'], ['runs'],
-    ['takeaway'], ['show'], ['sweep', 'tables'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
+    ['takeaway'], ['show'], ['sweep', 'tables', 'tasks'], ['evidence'], ['pictures', 'token_pictures'], ['cli']]
 
 
 def layer(module:str) -> int:
