@@ -155,7 +155,8 @@ LAYERS = [  # a module imports modules above it in this list, or beside it; fram
     ['cost', 'objectives', 'tokens', 'matching', 'masks', 'tiles'], ['evaluate', 'travel', 'recompute', 'compiled'],
     ['gates'], ['maps', 'slim'],
     ['frameworks.*', 'techniques.*'], ['train'], ['probes.*'], ['building'], ['records'], ['weights'], ['runs'],
-    ['takeaway'], ['show'], ['sweep', 'tables', 'tasks'], ['evidence', 'forecast'], ['pictures', 'token_pictures'], ['cli']]
+    ['takeaway'], ['show'], ['sweep', 'tables', 'tasks'], ['evidence', 'forecast'], ['pictures', 'token_pictures'],
+    ['cli']]
 
 
 def layer(module:str) -> int:
