@@ -283,7 +283,7 @@ def anchors(strides:list, # px from one place to the next, of five levels
             together:bool): # all on one level
     "torchvision's generator."
     from torchvision.models.detection.anchor_utils import AnchorGenerator
-    sizes = [max(1, round(8*s*side/800)) for s in strides]
+    sizes = [max(2, round(8*s*side/800)) for s in strides]  # torchvision halves them: 1 px would have no area
     sizes = (tuple(sizes),) if together else tuple((s,) for s in sizes)
     return AnchorGenerator(sizes, ((.5, 1., 2.),)*len(sizes))
 

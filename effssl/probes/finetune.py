@@ -250,5 +250,5 @@ class Finetune(Probe):
         if encoder is None: return {}  # pixels have nothing to tune
         done = [on_share(encoder, sets, share, self.protocol or usual(encoder), self.changes, r.seed)
                 for share in self.labels]
-        for _, path in done: path and path.unlink()  # not before all shares are done
+        for _, path in done: path and path.unlink(missing_ok=True)  # not before all shares are done
         return {name: s for scores, _ in done for name, s in scores.items()}
