@@ -24,13 +24,13 @@ from ..evaluate import Probe, Score, cores, device_of, keep, planned, resumed
 from ..lockstep import key_seed
 from ..lookup import need, unknown
 from ..maps import WAYS, Trunk, inner
+from .detection import VOC as OBJECTS
 from ..views import normalize
 
 # %% ../../nbs/probes/64_segmentation.ipynb #64aa0011
 IGNORE, WRONG = 255, 254 # as the class of a pixel: not counted; no number of this data set
 
-VOC = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
-       'pottedplant sheep sofa train tvmonitor').split()
+VOC = ['background', *OBJECTS]
 CITYSCAPES = {7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole', 19: 'traffic light',
               20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky', 24: 'person', 25: 'rider', 26: 'car',
               27: 'truck', 28: 'bus', 31: 'train', 32: 'motorcycle', 33: 'bicycle'} # of the numbers 0 to 33
