@@ -137,8 +137,9 @@ def cost(r:Recipe, batch_size:int=2, draws:int|None=None, # None: 1 dense, 12 wi
     if r.technique:
         fw = fresh(r)
         for t in fw.techniques:
+            if t.assumed_share is None: continue
             if assumed_share is not None: t.assumed_share = assumed_share
-            if t.assumed_share is not None: out['assumed_share'] = t.assumed_share
+            out['assumed_share'] = t.assumed_share
         out['draws'] = draws or 12
         views = lambda progress: random_views(fw.views_at(augs, progress), batch_size)
         found = training_cost(fw, views, out['draws'], assume=True)

@@ -14,7 +14,7 @@ from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 from .lookup import encoders, unknown
-from .recipes import ROOT, Recipe, names, read_recipe, recipe, shipped
+from .recipes import ROOT, Recipe, names, plain, read_recipe, recipe, shipped
 
 # %% ../nbs/71_cli.ipynb #15bff833
 PYTHON = {'True': True, 'False': False, 'None': None}
@@ -150,6 +150,7 @@ def recipe_from(args) -> Recipe:
     own = dict(given.technique_args)
     for name, value in map(setting, args.set):
         of, dot, what = name.rpartition('.')
+        of = next((k for k in own if plain(k) == plain(of)), of)
         if dot: own[of] = own.get(of, {}) | {what: value}
         else: own[what] = value
     return replace(given, technique_args=own)

@@ -64,12 +64,12 @@ def untouched(module:nn.Module):
     "Give back the module's state (weights, buffers, gradients, mode) and the random state as they were."
     state = {k: v.clone() for k, v in module.state_dict().items()}
     grads = [p.grad for p in module.parameters()]
-    mode = module.training
+    modes = [(m, m.training) for m in module.modules()]
     rng = torch.get_rng_state()
     try: yield
     finally:
         module.load_state_dict(state)
-        module.train(mode)
+        for m, was in modes: m.training = was
         torch.set_rng_state(rng)
         for p, g in zip(module.parameters(), grads): p.grad = g
 
@@ -95,10 +95,10 @@ def training_cost(framework:nn.Module,
     "Executed FLOPs of a training step, averaged over `draws` steps spread over a training."
     total = 0
     rows = {}
-    framework.train()
     for i in range(draws):
         t = (i + .5)/draws
         with untouched(framework), flop_counter() as count:
+            framework.train()
             watch = StepFlops(count)
             seen = views(t) if callable(views) else views
             walk = framework.walk(seen, progress=t, epoch=int(t*epochs), epochs=epochs, step=i, assume=assume)

@@ -600,6 +600,11 @@ def sort_images(train:Images, test:Images|None) -> tuple[Images, Images|None, st
     test.labels, test.classes = at[test.labels], train.classes  # `select` made a copy
     return train, test, ''
 
+def labelled(train:Images) -> dict[str, Images]:
+    "Where some have no class: all to pre-train on, the others to train probes on."
+    own = (train.labels >= 0).nonzero()[:, 0]
+    return dict(pretrain=without_labels(train), train=select(train, own)) if len(own) < len(train) else {}
+
 # %% ../nbs/00_data.ipynb #0a1d0014
 def python_set(name:str) -> Found: # package.module.function
     "What a function returns: (train, test), a dictionary of both, or train alone. Raises ValueError."
@@ -620,12 +625,11 @@ def python_set(name:str) -> Found: # package.module.function
         train, test, why = sort_images(from_python(train), rest)
     except ValueError as e: raise ValueError(f'data set {name!r}: {e}') from e
     parts = dict(train=train, test=test, rest=rest and without_labels(rest) if test is None else None)
+    if test is not None: parts |= labelled(train)
     parts = {s: part for s, part in parts.items() if part is not None}
-    aside = test is not None and (not isinstance(given, tuple) or given[1] is None)
-    told = f'{name}: {len(train):,} images to train on, '
+    told, aside = f'{name}: {len(train):,} images to train on, ', not isinstance(given, tuple) or given[1] is None
     told += f'of {len(known(train))} classes' if train.classes else 'without labels'
-    if test is not None: told += f', {len(test):,} to test on'
-    if aside: told += ', every fifth of a class, put aside'
+    if test is not None: told += f', {len(test):,} to test on' + ', every fifth of a class, put aside'*aside
     if why: told += f'\n  {no_scores_of(why)}'
     counts = {s: len(part) for s, part in parts.items() if s != 'rest'} | dict(pretrain=len(train))
     return Found(name, {s: partial(sized, part) for s, part in parts.items()}, counts, why, told)

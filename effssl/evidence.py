@@ -14,7 +14,7 @@ import pandas as pd
 
 from .provenance import versions
 from .records import doubts, read_records, value_of
-from .recipes import read_yaml
+from .recipes import find, read_yaml
 from .show import COLOURS, subplots
 from .sweep import count, expand
 from .tables import belongs, score_of
@@ -66,10 +66,9 @@ def verdict(claim:str, a:list[dict], b:list[dict]) -> str: # scores of the arm t
     return f'{claim}: {word} ({d:+.1f} ± {half:.1f} points, {seeds}).'
 
 def verdicts(arms:dict[str, list[dict]], # as from `measured`
-             claims:dict[str, tuple[str, str]], # claim -> the arm that should be better, the other
-             name:str='knn') -> str: # of a score
-    "What the records say of some claims, as Markdown."
-    return '\n'.join(f'* {verdict(claim, own(arms[a], name), own(arms[b], name))}' for claim, (a, b) in claims.items())
+             claims:dict[str, tuple[str, str]]) -> str: # claim -> the arm that should be better, the other
+    "What the records say of some claims by kNN, as Markdown."
+    return '\n'.join(f'* {verdict(claim, own(arms[a]), own(arms[b]))}' for claim, (a, b) in claims.items())
 
 # %% ../nbs/87_evidence.ipynb #87aa000a
 def own(records:list[dict], name:str='knn') -> list[dict]: # as `score_of` has them
@@ -116,10 +115,11 @@ def arms_table(arms:dict[str, list[dict]], lines:dict[str, list[dict]], # as fro
 
 # %% ../nbs/87_evidence.ipynb #87aa000b
 def apart(values:list[float], least:float) -> list[float]: # rising values
-    "The values, moved up as far as is needed for none to be nearer than that to the one before."
-    at = values[:1]
-    for v in values[1:]: at.append(max(v, at[-1] + least))
-    return at
+    "The values, moved apart as far as is needed for none to be nearer than that to the one before."
+    up, down = values[:1], values[-1:]
+    for v in values[1:]: up.append(max(v, up[-1] + least))
+    for v in values[-2::-1]: down.append(min(v, down[-1] - least))
+    return [(a + b)/2 for a, b in zip(up, reversed(down))]
 
 def show_family(ax, arms:dict[str, list[dict]], lines:dict[str, list[dict]], seconds:dict[str, float]):
     "The arms of one framework: its dense ones joined, names beside the axes, raw pixels dashed."
@@ -135,7 +135,8 @@ def show_family(ax, arms:dict[str, list[dict]], lines:dict[str, list[dict]], sec
         ax.errorbar(x, y, half, fmt='o', ms=4, color=colour, capsize=2)
         ax.annotate(name, (x, y), xytext=(1.04, place), textcoords=('axes fraction', 'data'), va='center', fontsize=8,
                     color=colour, arrowprops=dict(arrowstyle='-', lw=.5, color=colour, shrinkA=0, shrinkB=4))
-    ax.set(xlim=(0, None), title=lines[found[0][-1]][0]['framework'], xlabel='minutes, two cores')
+    title = find('framework', lines[found[0][-1]][0]['framework']).__name__
+    ax.set(xlim=(0, None), title=title, xlabel='minutes, two cores')
 
 
 # %% ../nbs/87_evidence.ipynb #87aa001b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Meta', 'Branch', 'Step', 'steps', 'Walk', 'key_seed', 'Technique', 'advance', 'lockstep', 'total_loss', 'embed',
-           'tap']
+           'tap', 'evaluating', 'inner']
 
 # %% ../nbs/02_lockstep.ipynb #39951757
 import hashlib
@@ -133,6 +133,7 @@ class Technique(nn.Module):
     attends: bool = False # whether it replaces the attention of the steps that it acts at
     splits: bool = False # whether it cuts online views into parts, which are rows of their own
     closes: bool = False # whether it closes parts of the encoder's convolutions
+    crops: bool = False # whether it goes on with windows of maps, or takes maps out on the way
     at_depths: bool = False # whether it takes the loss at other depths than the last
     restarts: tuple = () # shares of the training, 0…1, at which the schedule and the optimiser begin anew
     @classmethod
@@ -144,9 +145,7 @@ class Technique(nn.Module):
     def check_views(self, sizes:list[int]): "Raise ValueError for views of sides, in px, that it cannot work with."
     def check_smaller(self, sizes:list[int], full:list[int]): self.check_views(sizes) # of views that are yet to grow
     def before(self, walk:Walk): "Before the first step: `x` still holds the images."
-    def around(self, step:Step, branch:Branch) -> ContextManager:
-        "Around one branch's step."
-        return nullcontext()
+    def around(self, step:Step, branch:Branch) -> ContextManager: return nullcontext() # around one branch's step
     def between(self, step:Step, walk:Walk): "After all branches took a step: the seam."
     def loss(self, framework_loss:Callable[[], Tensor], walk:Walk) -> Tensor:
         "The loss; calling `framework_loss` is optional."
@@ -213,3 +212,16 @@ def tap(module:nn.Module):
     handle = module.register_forward_hook(lambda m, i, o: out.append(o))
     try: yield out
     finally: handle.remove()
+
+@contextmanager
+def evaluating(*modules:nn.Module):
+    "Inside, all parts are as at evaluation; afterwards each is as it was, those that were frozen, too."
+    modes = [(m, m.training) for net in modules for m in net.modules()]
+    for m, _ in modes: m.training = False
+    try: yield
+    finally:
+        for m, was in modes: m.training = was
+
+def inner(net:nn.Module) -> nn.Module:
+    "The encoder in a light or gated network; an encoder itself."
+    return getattr(net, 'encoder', net)

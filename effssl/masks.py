@@ -44,8 +44,9 @@ def kept_batch_norm(x:Tensor, # (B,C,H,W)
         if running_mean is not None:
             with torch.no_grad():
                 rate = momentum*(n > 0).to(running_mean.dtype)
-                running_mean.lerp_(mean.to(running_mean.dtype), rate)
-                running_var.lerp_((var*n/(n - 1).clamp_min(1)).to(running_var.dtype), rate)
+                # `data`: another branch's native batch norm has saved them for its backward pass
+                running_mean.data.lerp_(mean.to(running_mean.dtype), rate)
+                running_var.data.lerp_((var*n/(n - 1).clamp_min(1)).to(running_var.dtype), rate)
     else: mean, var = running_mean, running_var
     scale = (var + eps).rsqrt()*(1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean*scale

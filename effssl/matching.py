@@ -165,12 +165,14 @@ def auto_block(side:int, overlap:bool=False) -> int:
     return (5 if side <= 64 else 30) if overlap else (8 if side <= 64 else 32)
 
 # %% ../nbs/73_matching.ipynb #0efbac7d
-def check_matching(a:Tensor, b:Tensor, # (B,C,S,S)
-                   search:str, region:float|str):
-    "Raise ValueError for what cannot be matched."
+def check_shapes(a:Tensor, b:Tensor): # (B,C,S,S)
+    "Raise ValueError for views that cannot be matched."
     if a.shape != b.shape or a.shape[-1] != a.shape[-2]:
         raise ValueError(f'views of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} cannot be matched: '
                          'give both the same square size')
+
+def check_search(search:str, region:float|str):
+    "Raise ValueError for a search that is not known, or a region that holds no block."
     if search not in SEARCHES: raise unknown('search', search, SEARCHES)
     if region != 'image' and (isinstance(region, str) or not region >= 1):
         raise ValueError(f"region {region!r} must be 'image' or at least 1 block, e.g. 2")
@@ -189,7 +191,8 @@ def match_blocks(a:Tensor, b:Tensor, # (B,C,S,S) pixels of the two views in [0,1
     side = a.shape[-1]
     block = block or auto_block(side, overlap)
     search = search or ('exhaustive' if block <= 16 or block % 4 or isinstance(region, str) else 'pyramid')
-    check_matching(a, b, search, region)
+    check_shapes(a, b)
+    check_search(search, region)
     R = side if region == 'image' else min(side, round(region*block))
     places = send(block_places(side, block, overlap), a.device)
     centre = counterpart(places + (block - 1)/2, matrix_a.float(), matrix_b.float())

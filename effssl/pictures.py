@@ -45,8 +45,7 @@ def outline_block(ax, place:Tensor, # (2,) first pixel (x,y)
 # %% ../nbs/81_pictures.ipynb #70209939
 def show_matches(a:View, b:View, i:int=0, # two views, and which image of the batch
                  threshold:float=20., # dB; pairs that reach it are outlined
-                 block:int|None=None, search:str|None=None, # as of `match_blocks`
-                 letters:int=6): # how many of the most similar pairs get one
+                 block:int|None=None, search:str|None=None): # as of `match_blocks`
     "Both views, similar blocks outlined; letters on some of the most similar pairs, and on the least similar one."
     side = a.x.shape[-1]
     block = block or auto_block(side)
@@ -58,7 +57,7 @@ def show_matches(a:View, b:View, i:int=0, # two views, and which image of the ba
     show_image(axs[0], a.x[i], f'view 1: {similar.float().mean():.0%} similar')
     show_image(axs[1], b.x[i], 'view 2')
     order = value.argsort(descending=True).tolist()
-    marked = dict(zip([*order[:3*letters:3], order[-1]], 'abcdefghijk'))  # every third: spread over the view
+    marked = dict(zip([*order[:18:3], order[-1]], 'abcdefghijk'))  # every third: spread over the view
     for n in [n for n in order if similar[n] or n in marked]:
         colour = '#F0E442' if similar[n] else '#D55E00'
         mark = marked.get(n)

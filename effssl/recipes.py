@@ -185,6 +185,7 @@ def joined(kind:str, asked:str|None, args:dict) -> list[tuple[str, dict]]:
         raise ValueError(f'{kind} {asked!r} must name different ones, as in first + second')
     if len(names) == 1 and {plain(k) for k in args} != {plain(names[0])}: return [(names[0], args)]
     given = {plain(k): v for k, v in args.items()}
+    if len(given) < len(args): raise ValueError(f'{kind}_args {[*args]} name one {kind} twice')
     for k, v in args.items():
         if plain(k) not in map(plain, names): raise unknown(f'{kind} in {kind}_args', k, names)
         if not isinstance(v, dict): raise ValueError(f'{kind}_args of {k} are {v!r}, but must be {{"name": value, …}}')

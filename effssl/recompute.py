@@ -105,8 +105,7 @@ def joined(walks:list[Walk], tokens:bool) -> Walk: # whether the loss looks at p
         values = {n: together([getattr(b, n) for b in parts], first.parts) for n in names}
         return Branch(**values, encoder=first.encoder, role=first.role, view=first.view, parts=first.parts,
                       meta=Meta(views=first.meta.views, mask=mask))
-    notes = {k: torch.stack([w.notes[k].detach().float() for w in walks]).mean() for k in walks[0].notes}
-    return replace(walks[0], branches=[join(b) for b in zip(*(w.branches for w in walks))], notes=notes)
+    return replace(walks[0], branches=[join(b) for b in zip(*(w.branches for w in walks))], notes={})
 
 # %% ../nbs/65_recompute.ipynb #65ec0015
 def in_parts(framework:Framework, views:list[View], clock:dict, # fields of `Walk`
@@ -125,7 +124,9 @@ def in_parts(framework:Framework, views:list[View], clock:dict, # fields of `Wal
     walk = joined(walks, framework.needs_tokens)
     loss = framework.objective(walk)
     nothing = torch.zeros_like(loss)
-    return loss + sum(total_loss(lambda: nothing, w, techniques) for w in walks)/len(walks), walk
+    loss = loss + sum(total_loss(lambda: nothing, w, techniques) for w in walks)/len(walks)
+    walk.notes = {k: torch.stack([w.notes[k].detach().float() for w in walks]).mean() for k in walks[0].notes}
+    return loss, walk
 
 def check_parts(framework:Framework, batch:int, size:int): # images
     "Raise ValueError for parts that a batch has not, or of which a technique cannot make the loss."

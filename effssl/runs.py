@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['kept_side', 'part_of', 'sets_of', 'load_data', 'run', 'run_here', 'Busy', 'only_one', 'begun', 'check_images',
-           'reached', 'goes_on', 'under_way', 'check_shared', 'launch', 'forward_of', 'check_habits', 'stopped_early',
-           'pretraining', 'classes_of', 'fit_recipe', 'measure', 'networks', 'wanted', 'price', 'beginnings',
-           'recorded', 'beside', 'like_these', 'curve_of', 'how_far', 'train_and_judge', 'trained', 'trained_encoder',
-           'reevaluate']
+           'reached', 'goes_on', 'under_way', 'check_shared', 'check_processes', 'launch', 'forward_of', 'check_habits',
+           'stopped_early', 'pretraining', 'classes_of', 'fit_recipe', 'measure', 'networks', 'wanted', 'price',
+           'beginnings', 'recorded', 'beside', 'like_these', 'curve_of', 'how_far', 'train_and_judge', 'trained',
+           'trained_encoder', 'reevaluate']
 
 # %% ../nbs/08_runs.ipynb #af3ccfae
 import hashlib, json, logging, os, signal, subprocess, sys, tempfile
@@ -122,8 +122,7 @@ def run(r:Recipe, out='runs', device:str='auto', progress:str|None='auto', # a b
     if done := finished(folder):
         with told(progress if first else None): says.info('finished before, nothing is done: %s', folder)
         return done if first else {}
-    if processes < 1 or r.batch_size % processes:
-        raise ValueError(f'batch_size {r.batch_size} cannot be shared by {processes} processes')
+    check_processes(r, processes, workers)
     if log: check_logger(log)
     with told(progress if first and not several else None) as keep:
         framework, augs = build(r)
@@ -227,6 +226,13 @@ def check_shared(folder:Path, r:Recipe):
 
 
 # %% ../nbs/08_runs.ipynb #9b82b153
+def check_processes(r:Recipe, processes:int, workers:int|None):
+    "Raise ValueError for processes that cannot share a batch, or are told how many workers they have."
+    if processes < 1 or r.batch_size % processes:
+        raise ValueError(f'batch_size {r.batch_size} cannot be shared by {processes} processes')
+    if processes > 1 and workers is not None:
+        raise ValueError(f'workers {workers}: {processes} processes find out themselves, leave workers out')
+
 def launch(r:Recipe, out, device:str, progress, processes:int, log:str|None=None, recompute:bool=False):
     "Run a recipe in several processes of this machine. Raises RuntimeError if they fail."
     threads = {'OMP_NUM_THREADS': str(max(1, os.cpu_count()//processes)), **os.environ}
@@ -405,6 +411,14 @@ def trained_encoder(folder) -> tuple[Recipe, torch.nn.Module]:
     framework.encoder.preprocess = preprocess(framework.encoder, r.image_size)
     return r, framework.encoder.eval()
 
+# %% ../nbs/08_runs.ipynb #7a2613ca
+def with_ks(ks:list|None, probes:str|None, probe_args:dict) -> dict:
+    "The arguments of probes, with those that `ks` stands for. Raises ValueError where it would be ignored."
+    if not ks: return probe_args
+    own = {'knn': {'ks': list(ks)}}
+    if probes or probe_args: raise ValueError(f'ks {list(ks)} is for the usual probes: use probe_args={own}')
+    return own
+
 # %% ../nbs/08_runs.ipynb #7a2613cb
 def reevaluate(folder, # of a finished run
                dataset:str|None=None, # None: the run's own
@@ -420,7 +434,7 @@ def reevaluate(folder, # of a finished run
     dev, usual = pick_device(device), 'knn' if probe is None else 'knn + linear'
     asked = dict(dataset=dataset or r.dataset, temperature=temperature, probe=probe, probe_crops=probe_crops,
                  subset=subset, test_subset=test_subset, seed=seed, probes=probes or usual,
-                 probe_args=probe_args or ({'knn': {'ks': list(ks)}} if ks and not probes else {}))
+                 probe_args=with_ks(ks, probes, probe_args or {}))
     new = replace(r, **asked, k=1, skip_bad=skip_bad or r.skip_bad)
     sets = sets_of(new, look(new.dataset), folder)
     score = lambda net: recorded(evaluate(net, sets, new))

@@ -17,7 +17,7 @@ from .cost import gated_macs, step_table
 from .data import Images
 from .evaluate import Price
 from .gates import Gate, Gated, SplitNorm, block_of, channel_use, key_of, layers_of, light_half
-from .lockstep import Branch, embed, steps
+from .lockstep import Branch, embed, evaluating, steps
 from .lookup import need
 from .views import augmentations, draw_view, normalize, plain_view
 
@@ -108,17 +108,15 @@ def recalibrate(net:nn.Module, images:Images, image_size:int, batches:int=8, bat
     if len(images) < 2: raise ValueError(f'{len(images)} image has no variance: recalibrate on some hundred')
     device = next(net.parameters()).device
     momenta = [m.momentum for m in norms.values()]
-    modes = [(m, m.training) for m in net.modules()]
-    net.eval()
-    for m in norms.values():
-        m.train()
-        m.momentum = None  # the mean over batches
-        m.reset_running_stats()
-    for rows in drawn_batches(len(images), batches, batch_size):
-        x, _, _, aspect = images.__getitems__(rows)
-        embed(net, normalize(plain_view(x.to(device), image_size, aspect).x, net))
+    with evaluating(net):
+        for m in norms.values():
+            m.train()
+            m.momentum = None  # the mean over batches
+            m.reset_running_stats()
+        for rows in drawn_batches(len(images), batches, batch_size):
+            x, _, _, aspect = images.__getitems__(rows)
+            embed(net, normalize(plain_view(x.to(device), image_size, aspect).x, net))
     for m, momentum in zip(norms.values(), momenta): m.momentum = momentum
-    for m, was in modes: m.training = was
     still = [n for n, m in norms.items() if not m.num_batches_tracked]
     if still:
         raise ValueError(f'BatchNorms {still[:3]} stayed in evaluation mode, '

@@ -12,7 +12,7 @@ import json, statistics
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, cycle
 from pathlib import Path
 from typing import Callable
 
@@ -224,9 +224,9 @@ def mean_of(scores) -> tuple[float, float]: # mean, its uncertainty
     a, errors = [*map(value_of, scores)], [s['error'] for s in scores]
     return statistics.mean(a), max(statistics.stdev(a) if len(a) > 1 else 0, statistics.mean(errors))/len(a)**.5
 
-def mean_of_paper(value:float, sd:float|None, seeds:int=3, n:int=10_000) -> tuple[float, float]:
-    "The same of a published accuracy on n test images."
-    return value, max(sd or 0, (value*(100 - value)/n)**.5)/seeds**.5
+def mean_of_paper(value:float, sd:float|None) -> tuple[float, float]:
+    "The same of a published accuracy: three seeds, 10,000 test images."
+    return value, max(sd or 0, (value*(100 - value)/10_000)**.5)/3**.5
 
 def means(runs:pd.DataFrame, # rows of `Tables.measured`
           score:str) -> dict[str, tuple]:
@@ -281,15 +281,14 @@ def verdict(paper:dict, found:dict, # key -> mean
             f'and {here.count(0)} are within the noise.' + (f" Beyond it only here: {', '.join(new)}." if new else ''))
 
 # %% ../nbs/76_tables.ipynb #9669af0a
-def curve(runs, # records of one line
-          score:str='knn') -> pd.DataFrame: # name of one that their curves have
-    "A score by epoch, averaged over seeds, beside the PFLOPs and seconds of training until then."
+def curve(runs) -> pd.DataFrame: # records of one line
+    "kNN by epoch, averaged over seeds, beside the PFLOPs and seconds of training until then."
     def one(record):
         c, h = record['recipe'], pd.DataFrame(record['history'])
         images = min(count(c['dataset']), c['subset'] or float('inf'))//c['batch_size']*c['batch_size']  # of an epoch
         h['PFLOPs'] = h.epoch*images*record['cost']['flops_per_image']/1e15
         h['seconds'] = h.seconds.fillna(0).cumsum() if 'seconds' in h else 0.
-        h['score'] = h[own_name(record, score)]
+        h['score'] = h[own_name(record, 'knn')]
         return h.dropna(subset='score')[['epoch', 'PFLOPs', 'seconds', 'score']]
     return pd.concat(map(one, runs)).groupby('epoch').mean().reset_index()
 
@@ -323,14 +322,14 @@ def equal_cost(curves:dict[str, pd.DataFrame], # name -> `curve`; one of them 'd
 
 # %% ../nbs/76_tables.ipynb #68cd91d0
 def show_curves(curves:dict[str, pd.DataFrame], # name -> `curve`
-                by=('epoch', 'PFLOPs'), what:str='kNN accuracy (%)'):
-    "A score against epochs and against FLOPs."
+                by=('epoch', 'PFLOPs')):
+    "kNN against epochs and against FLOPs."
     fig, axs = subplots(1, len(by), sharey=True, squeeze=False)
     for ax, x in zip(axs[0], by):
-        for (name, c), colour in zip(curves.items(), COLOURS):
+        for (name, c), colour in zip(curves.items(), cycle(COLOURS)):
             ax.plot(c[x], c.score, marker='o', ms=3, color=colour, label=name)
         ax.set(xlabel={'PFLOPs': 'PFLOPs of training'}.get(x, x))
         ax.locator_params('x', nbins=4)
-    axs[0, 0].set(ylabel=what)
+    axs[0, 0].set(ylabel='kNN accuracy (%)')
     axs[0, -1].legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
     return fig

@@ -100,12 +100,11 @@ def draw_lines(ax, lines:list[dict], ends:dict): # as from `scales`
     ax.legend(fontsize=7, bbox_to_anchor=(1, 1), loc='upper left')
 
 # %% ../nbs/48_tasks.ipynb #67aa000d
-def show_tasks(runs:dict[str, dict], # name -> record
-               tasks:dict=TASKS):
+def show_tasks(runs:dict[str, dict]): # name -> record
     "Costs in percent of dense and scores in percent on parallel axes, an encoder below the other. Raises ValueError."
-    families = by_encoder(runs, tasks)
+    families = by_encoder(runs, TASKS)
     lines = [l for mine in families.values() for l in mine]
-    axes = [a for a in (*COSTS, *tasks) if any(a in l['found'] for l in lines)]
+    axes = [a for a in (*COSTS, *TASKS) if any(a in l['found'] for l in lines)]
     ends = scales(lines, axes)
     fig, axs = subplots(len(families), 1, width=10., height=2.7*len(families), squeeze=False, sharex=True)
     for ax, mine in zip(axs[:, 0], families.values()): draw_lines(ax, mine, ends)

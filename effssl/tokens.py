@@ -204,13 +204,14 @@ def queries_of_first(attn:nn.Module, # attention of a timm ViT
 
 # %% ../nbs/72_tokens.ipynb #72e00021
 class Prunes(Technique):
-    "Base of what drops or merges the tokens of each view by itself. A subclass sets `pruned`."
+    "Base of what drops or merges the tokens of each view by itself. A subclass sets `blocks` and `pruned`."
     even = True
     pruned: bool|None = None # whether the encoder is evaluated as it prunes, too; None: not
     @classmethod
     def spelled_out(cls, args):
         "Off is as if left out."
         return args | {'pruned': args.get('pruned') or None}
+    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, type(self).__name__)
     def networks(self, framework, images, image_size):
         return {'pruned': Pruned(copy.deepcopy(framework.encoder).eval(), self)} if self.pruned else {}
 

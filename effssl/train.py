@@ -240,7 +240,7 @@ def check_finite(module:Pretrain):
     bad = (~torch.stack(recent).isfinite()).nonzero()
     if not len(bad): return
     first = bad[0].item()
-    step = module.global_step - len(recent) + 1 + first
+    step = module.global_step - (len(recent) - 1 - first)//module.trainer.accumulate_grad_batches
     last = next((c.best_model_path for c in module.trainer.callbacks if isinstance(c, KeepLast)), None)
     raise NonFiniteLoss(f'the loss is {recent[first].item()} at step {step} (epoch {module.current_epoch}); '
                         f'last finite checkpoint: {last or "none yet"}. '
@@ -256,7 +256,8 @@ def history_row(module:Pretrain) -> dict:
                lr=module.lr_schedulers().get_last_lr()[0])
     if module.seen.hits: row['online'] = 100*mean(module.seen.hits)
     if module.seen.stds: row['feature_std'] = sum(map(mean_spread, module.seen.stds))/len(module.seen.stds)
-    row |= {k: mean([n[k].detach().float() for n in module.seen.notes]) for k in module.seen.notes[0]}
+    found = dict.fromkeys(k for n in module.seen.notes for k in n)  # not every step need have each
+    row |= {k: mean([n[k].detach().float() for n in module.seen.notes if k in n]) for k in found}
     last = row['epoch'] == module.trainer.max_epochs
     if module.evaluate and module.evaluate_every and (last or row['epoch'] % module.evaluate_every == 0):
         row |= module.evaluate(module.framework)

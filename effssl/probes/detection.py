@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..data import UNREADABLE, ReadAt, Tree, data_home, plain_rgb, split_names, unreadable
 from ..evaluate import Probe, Score, cores, device_of, keep, planned, resumed
-from ..lockstep import Branch, key_seed, steps
+from ..lockstep import Branch, evaluating, inner, key_seed, steps
 from ..lookup import need, unknown
-from ..maps import WAYS, Trunk, inner, map_kind
+from ..maps import WAYS, Trunk, map_kind
 from ..views import MEAN, STD
 
 # %% ../../nbs/probes/63_detection.ipynb #63a00006
@@ -448,16 +448,14 @@ def finite(loss:Tensor, step:int) -> float:
 @torch.no_grad()
 def detect(net:nn.Module, data:Boxed, batch_size:int=8): # yields (found, truth) of each image, on the CPU
     "What a detector finds: `boxes`, `labels`, `scores`, and `masks` (n,H,W) bool, beside what is there."
-    device, was = device_of(net), net.training
-    net.eval()
+    device = device_of(net)
     batches = [[*range(i, min(i + batch_size, len(data)))] for i in range(0, len(data), batch_size)]
     for batch in told_batches(data, batches):
-        found = net([x.to(device).float()/255 for x, _ in batch])
+        with evaluating(net): found = net([x.to(device).float()/255 for x, _ in batch])
         for f, (_, t) in zip(found, batch):
             f = {k: v.cpu() for k, v in f.items()}
             if 'masks' in f: f['masks'] = f['masks'][:, 0] > .5
             yield f, t
-    net.train(was)
 
 # %% ../../nbs/probes/63_detection.ipynb #63a00047
 def average_precision(pairs, # of (found, truth) of images, as from `detect`

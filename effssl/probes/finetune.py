@@ -7,19 +7,17 @@ __all__ = ['PROTOCOLS', 'FEW', 'check_share', 'few_labels', 'split_name', 'Class
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa0003
 import hashlib, json, logging, math, time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ..cost import step_table
 from ..data import Images, select
-from ..evaluate import (Probe, Score, Sets, as_it_is, cores, device_of, features, keep, mean_macs, planned,
-                             resumed, score)
+from ..evaluate import (Probe, Score, Sets, device_of, features, keep, loaded, mean_macs, planned, resumed,
+                             score)
 from ..gates import Gated
 from ..lockstep import embed
 from ..lookup import unknown, write_atomic
@@ -133,13 +131,6 @@ def shuffled(n:int, batch_size:int, seed:int, epoch:int) -> list[list[int]]:
 def steps_of(n:int, batch_size:int) -> int:
     "Batches of an epoch."
     return -(-n//batch_size)
-
-def loaded(data:Images, parts:list[list[int]]) -> Iterator[tuple]:
-    "Batches of a set; worker processes decode what is in files."
-    if data.in_memory: yield from map(data.__getitems__, parts)
-    else: yield from DataLoader(data, batch_sampler=parts, num_workers=cores(), collate_fn=as_it_is,
-                                generator=torch.Generator())
-
 
 # %% ../../nbs/probes/62_finetune.ipynb #62aa0014
 def fine_tuned(encoder:nn.Module, # is left as it is

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data import Tree, data_home, orientation, path_in, plain_rgb, split_names
 from ..evaluate import Probe, Score, cores, device_of, keep, planned, resumed
-from ..lockstep import key_seed
+from ..lockstep import inner, key_seed
 from ..lookup import need, unknown
-from ..maps import WAYS, Trunk, inner
+from ..maps import WAYS, Trunk
 from .detection import VOC as OBJECTS
 from ..views import normalize
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..cost import step_table
 from ..data import send
-from ..lockstep import Branch, Step, Technique, Walk, key_seed, steps
+from ..lockstep import Branch, Step, Technique, Walk, inner, key_seed, steps
 from ..lookup import unknown
+from ..masks import mean_of_kept
 from ..objectives import Framework, Objective, pooled, world
 
 # %% ../../nbs/techniques/22_accel.ipynb #16c66158
@@ -48,6 +49,7 @@ def windows_at(x:Tensor, # (B,C,H,W)
 # %% ../../nbs/techniques/22_accel.ipynb #4791aab7
 class Accel(Technique):
     "Intermediate losses: partial back-propagation and hard pairs (Accel, Alg. 1 and eq. 4)."
+    at_depths, crops = True, True
     def __init__(self, partial_backprop:bool=True, # draw the depth of the loss
                  hard_pairs:bool=True, # select windows behind stages 1 and 2
                  forward:str='truncated', # the walk ends at the drawn depth; 'full': it goes on without gradient
@@ -61,9 +63,8 @@ class Accel(Technique):
         check_options(partial_backprop, hard_pairs, forward, depths, weights, scheme, windows, region, of, select)
         super().__init__()
         self.partial_backprop, self.hard_pairs, self.judges_teach = partial_backprop, hard_pairs, judges_teach
-        self.forward_mode, self.scheme, self.select = forward, scheme, select
-        self.at_depths, self.depths, self.weights = True, tuple(depths), tuple(weights or [1]*len(depths))
-        self.windows = 1 if select == 'random' else windows
+        self.forward_mode, self.scheme, self.select, self.depths = forward, scheme, select, tuple(depths)
+        self.windows, self.weights = 1 if select == 'random' else windows, tuple(weights or [1]*len(depths))
         self.share = region if of == 'area' else region**2  # of the area
     def setup(self, framework:Framework):
         "Place the objectives. Raises ValueError for an encoder without convolutional stages, or without these depths."
@@ -170,7 +171,7 @@ def learning(scheme:str, depth:int, walk:Walk) -> set[int]:
 # %% ../../nbs/techniques/22_accel.ipynb #7c1e40a6
 def rest(accel:Accel, walk:Walk, stages):
     "Make the parameters of these stages rest, wake those of all others up."
-    encoder = next(b.encoder for b in walk.branches if b.role == 'online')
+    encoder = inner(next(b.encoder for b in walk.branches if b.role == 'online'))
     for stage, blocks in accel.blocks.items():
         for b in blocks: encoder.get_submodule(b).requires_grad_(stage not in stages)
 
@@ -265,7 +266,8 @@ def keep_examples(accel:Accel, stage:int, walk:Walk):
 # %% ../../nbs/techniques/22_accel.ipynb #0a0e8180
 def keep_maps(accel:Accel, stage:int, walk:Walk):
     "Keep the maps behind a stage to the end of the pass."
-    walk.facts.setdefault(accel, {})[stage] = [b.x for b in walk.branches]
+    maps = [b.x if b.live is None else mean_of_kept(b.x, b.live) for b in walk.branches]
+    walk.facts.setdefault(accel, {})[stage] = maps
 
 @contextmanager
 def shown(walk:Walk, maps:list[Tensor]):

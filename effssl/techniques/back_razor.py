@@ -270,7 +270,7 @@ def in_theory(framework, # with a `BackRazor` among its techniques
     razor = next((t for t in framework.techniques if isinstance(t, BackRazor)), None)
     if razor is None: raise ValueError('in_theory counts what BackRazor spares: give a framework that has it')
     products = Products(razor.target)
-    framework.train()
     with untouched(framework), flop_counter() as count:
+        framework.train()
         framework(framework.walk(views), observers=[Watch(products)]).backward()
     return count.get_total_flops(), count.get_total_flops() - razor.cut[0]*products.flops

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..lockstep import Technique, embed
+from ..lockstep import Technique, embed, evaluating
 from ..lookup import unknown
 from ..objectives import Framework, pooled
 from ..views import TRIES, Aug, check_start, crop_boxes, draws_of, normalize, render, side_of, unit_of
@@ -73,18 +73,14 @@ def pair_losses(framework:Framework, images:Tensor, augs, # of the two views
                 draws:list[list[Tensor]], # of each view those of its candidates
                 aspect:Tensor|None, unit:int) -> Tensor: # (M,M,B)
     "The loss of every pair of candidates, both ways, at low resolution."
-    modes = {m: m.training for m in framework.modules()}
-    framework.eval()
     nets = dict(online=framework.encoder, target=framework.target or framework.encoder)
     seen = [render(images, replace(a, size=side_of(a.size, LOW, unit)), d, aspect) for a, d in zip(augs, draws)]
     def heads(views, role):
         net = nets[role]
         return [framework.objective.heads(pooled(embed(net, normalize(v.x, net)), net), role) for v in views]
-    try:
+    with evaluating(framework):
         (a, b), (c, d) = ([heads(views, role) for role in nets] for views in seen)
         return framework.objective.crossed(a, d) + framework.objective.crossed(c, b).transpose(0, 1)
-    finally:
-        for m, mode in modes.items(): m.training = mode
 
 # %% ../../nbs/techniques/39_ets.ipynb #39a00012
 HARD = ('parameters', 'loss')

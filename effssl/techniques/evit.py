@@ -12,7 +12,7 @@ import torch
 
 from ..lockstep import Branch
 from ..tokens import (Prunes, append_tokens, attention_received, check_rate, keep_count, keep_tokens, patch_tokens,
-                           prune_after, sizes_of, take_tokens)
+                           sizes_of, take_tokens)
 
 # %% ../../nbs/techniques/30_evit.ipynb #6f66f640
 class EViT(Prunes):
@@ -27,7 +27,6 @@ class EViT(Prunes):
             raise ValueError(f'warmup {warmup} must be two rising shares of the training, e.g. (1/30, 11/30)')
         self.keep_rate, self.blocks, self.fuse = check_rate(keep_rate), tuple(blocks), fuse
         self.warmup, self.pruned = warmup, pruned
-    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'EViT')
     def between(self, step, walk):
         if not self.here(step): return
         rate = rate_at(walk.progress, self.keep_rate, self.warmup)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from ..lockstep import Branch, Step
 from ..objectives import full_precision
-from ..tokens import (Prunes, check_rate, keep_count, patch_tokens, positions, prune_after, regroup, sizes_of,
-                           take_tokens)
+from ..tokens import Prunes, check_rate, keep_count, patch_tokens, positions, regroup, sizes_of, take_tokens
 
 # %% ../../nbs/techniques/24_mctf.ipynb #24a00006
 @torch.no_grad()
@@ -112,7 +111,6 @@ class MCTF(Prunes):
         self.keep_rate, self.blocks, self.pruned = check_rate(keep_rate), tuple(blocks), pruned
         if keep_rate < .5:
             raise ValueError(f'keep_rate {keep_rate}: merging pairs can at most halve the tokens, use 0.5 or more')
-    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'MCTF')
     def around(self, step, branch):
         if not self.here(step): return nullcontext()
         n = patch_tokens(branch).shape[1]

@@ -12,20 +12,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..lockstep import Branch, Technique, steps
+from ..lockstep import Branch, Technique, evaluating, steps
 from ..objectives import average, full_precision
 from ..tokens import (check_alone, check_rate, keep_count, numbered, patch_tokens, prune_after, queries_of_first,
                            regroup)
 
 # %% ../../nbs/techniques/25_patch_slimming.ipynb #25a00006
-@contextmanager
-def evaluating(encoder:nn.Module):
-    "The encoder as it is at evaluation, so that a look at it draws nothing at random."
-    mode = encoder.training
-    encoder.eval()
-    try: yield
-    finally: encoder.train(mode)
-
 @torch.no_grad()
 def attention_maps(encoder:nn.Module, x:Tensor, # (B,3,H,W), normalised
                    at:tuple, # names of the attention steps that prune

@@ -24,7 +24,6 @@ def share_at(progress:float, # of the training, 0…1
 # %% ../../nbs/techniques/36_resolution.ipynb #36a00009
 class Resolution(Technique):
     "Views that begin small and end at full size (FastDINOv2; Koçyiğit et al. 2023). Local views shrink alike."
-    canvas = True
     def __init__(self, start:float=.5, # side of the views at the beginning, as a share of the full one
                  until:float=.75, # share of the training after which they are whole
                  phases:int=2): # sizes in all, the full one among them

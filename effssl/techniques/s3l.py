@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..cost import step_table
-from ..lockstep import Technique, steps
+from ..lockstep import Technique, inner, steps
 from ..masks import mean_of_kept
 from ..objectives import pooled
 from ..views import check_start, side_of, unit_of
@@ -77,9 +77,12 @@ class S3L(Technique):
         if self.attach is None or not walk.pairs or walk.progress >= self.restarts[-1]: return
         small = walk.progress < self.whole
         if small: walk.until = self.end
-        walk.facts[self] = at_rest(walk.branches[0].encoder, self.top, small)
+        online = {inner(b.encoder) for b in walk.branches if b.role == 'online'}
+        walk.facts[self] = [p for e in online for p in at_rest(e, self.top, small)]
     def loss(self, framework_loss, walk):
         for p in walk.facts.get(self, ()): p.requires_grad_(True)
         if self.attach is None or walk.until != self.end: return framework_loss()
-        for b in walk.branches: b.x = pooled(b.x if b.live is None else mean_of_kept(b.x, b.live), b.encoder)
+        for b in walk.branches:
+            part = b.live is not None and b.live.shape[2:] == b.x.shape[2:]  # tiles come back averaged
+            b.x = pooled(mean_of_kept(b.x, b.live) if part else b.x, b.encoder)
         return self.objective(walk)

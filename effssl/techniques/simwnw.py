@@ -17,7 +17,7 @@ from ..data import send
 from ..lockstep import Branch, Technique, Walk, lockstep, steps
 from ..lookup import unknown
 from ..masks import FOOTPRINTS, GROWTH, Boxes, Masked, check_growth, painted
-from ..matching import Match, auto_block, block_places, choose_blocks, count_of, match_blocks
+from ..matching import Match, auto_block, block_places, check_search, choose_blocks, count_of, match_blocks
 from ..objectives import feature_std, pooled
 from ..tiles import Tiled, stride_of
 from ..tokens import keep_tokens
@@ -162,6 +162,7 @@ def check_choices(t:SimWNW):
     "Raise ValueError where two choices do not go together."
     for name, known in (('how', HOW), ('keep', KEEP), ('stats', ('kept', 'all')), ('footprint', FOOTPRINTS)):
         if getattr(t, name) not in known: raise unknown(name, getattr(t, name), known)
+    check_search(t.search or 'exhaustive', t.region)
     if t.per not in (None, 'row', 'image'): raise unknown('per', t.per, ('row', 'image'))
     if t.quota is not None and t.threshold is not None:
         raise ValueError(f'quota {t.quota} and threshold {t.threshold}: give one of them')
@@ -184,18 +185,21 @@ def check_choices(t:SimWNW):
     if t.how == 'reuse' and t.both:
         raise ValueError("how='reuse' takes one branch's blocks from the other: it needs both=False")
 
+# %% ../../nbs/techniques/20_simwnw.ipynb #8945cfee
+def check_parts(t:SimWNW, framework:nn.Module):
+    "Raise ValueError where another technique cuts views or maps, and the way of removing needs them whole."
+    for o in framework.techniques:
+        steady = () if o.crops else ('persistent',)
+        fits = t.how == 'compact' or t.how == 'mask' and t.footprint in ('waning', *steady)
+        if fits or not (o.splits or o.crops): continue
+        what = f'footprint={t.footprint!r}' if t.how == 'mask' else f'how={t.how!r}'
+        raise ValueError(f'{what} of SimWNW needs whole views to the end, and {type(o).__name__} cuts them: '
+                         f"how='compact', or how='mask' with footprint={' or '.join(map(repr, ('waning', *steady)))}")
+
 # %% ../../nbs/techniques/20_simwnw.ipynb #8945cfef
 def patch_of(encoder:nn.Module) -> int|None:
     "Side in px of a ViT's patch; None for an encoder without tokens."
     return encoder.patch_embed.patch_size[0] if any(s.kind == 'embed' for s in steps(encoder)) else None
-
-def check_parts(t:SimWNW, framework:nn.Module):
-    "Raise ValueError where another technique cuts views into parts, and the way of removing needs them whole."
-    who = [type(o).__name__ for o in framework.techniques if o.splits]
-    if not who or t.how == 'compact' or t.how == 'mask' and t.footprint not in GROWTH: return
-    what = f'footprint={t.footprint!r}' if t.how == 'mask' else f'how={t.how!r}'
-    raise ValueError(f'{what} of SimWNW needs whole views to the end, and {who[0]} splits them: '
-                     "how='compact', or how='mask' with footprint='persistent' or 'waning'")
 
 def way_of(t:SimWNW, framework:nn.Module, patch:int|None) -> Technique:
     "What does the removing in this framework's encoder, set up. Raises ValueError where that cannot work."

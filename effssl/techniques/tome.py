@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..lockstep import Branch
 from ..objectives import full_precision
-from ..tokens import Prunes, check_rate, keep_count, merge_tokens, patch_tokens, prune_after
+from ..tokens import Prunes, check_rate, keep_count, merge_tokens, patch_tokens
 
 # %% ../../nbs/techniques/31_tome.ipynb #568aea59
 class ToMe(Prunes):
@@ -30,7 +30,6 @@ class ToMe(Prunes):
     def spelled_out(cls, args):
         "Off is as if left out."
         return super().spelled_out(args) | {'proportional': args.get('proportional') or None}
-    def setup(self, framework): self.at = prune_after(framework.encoder, self.blocks, 'ToMe')
     def between(self, step, walk):
         if not self.here(step): return
         for b in walk.branches:
