@@ -36,12 +36,17 @@ def figures_of(nb, stem:str) -> dict[str, bytes]:
 def value(number:str) -> float: return float(number.replace(',', '').replace('−', '-'))
 
 
+def last_digit(number:str) -> float:
+    "What one more in the last printed digit is; 0 of whole numbers, which are exact."
+    digits, e, exponent = number.partition('e')
+    decimals = len(digits.partition('.')[2])
+    return 1.01*10**(int(exponent or 0) - decimals) if e or decimals else 0.
+
+
 def alike(a:str, b:str) -> bool:
     "Whether two printed numbers differ by their last digit, or by `ROUNDING`, at most."
     if a == b: return True  # 94e335, of a hash, is infinite
-    decimals = max(len(n.partition('e')[0].partition('.')[2]) for n in (a, b))
-    last = 1.01*10**-decimals if decimals else 0
-    return abs(value(a) - value(b)) <= max(last, ROUNDING*max(abs(value(a)), abs(value(b))))
+    return abs(value(a) - value(b)) <= max(last_digit(a), last_digit(b), ROUNDING*max(abs(value(a)), abs(value(b))))
 
 
 def difference(stored, given, numbers:bool=True) -> str:

@@ -15,7 +15,8 @@ def printed(text): return [new_output('stream', name='stdout', text=text)]
 @pytest.mark.parametrize('stored, given, stale', [
     ('kNN 31.2 %', 'kNN 31.2 %', False), ('kNN 31.2 %', 'kNN 31.3 %', False), ('kNN 31.2 %', 'kNN 35.2 %', True),
     ('1,234 MACs', '1,240 MACs', False), ('1,234 MACs', '1,334 MACs', True), ('simclr 3', 'simclr 3\nbyol 3', True),
-    ('loss −0.5', 'loss 0.5', True), ('a   1\n', 'a 1', False), ('4e-14', '9e-14', True)])
+    ('loss −0.5', 'loss 0.5', True), ('a   1\n', 'a 1', False), ('4e-14', '9e-14', True),
+    ('1e-15', '9e-16', False), ('kNN .5', 'kNN .6', False), ('3 of 40', '4 of 40', True)])
 def test_stale_outputs_are_seen(stored, given, stale):
     assert bool(difference(printed(stored), printed(given))) == stale
     assert not difference(printed(stored), printed(given), numbers=False) or 'byol' in given
