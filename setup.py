@@ -30,6 +30,7 @@ setup(
     author=cfg['author'], url=cfg['git_url'], keywords=cfg['keywords'].split(), cmdclass={'build_py': Build},
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['effssl', 'effssl.*']), include_package_data=True,
+    package_dir={'': '.'},  # a checkout is put on the path, before which a folder `effssl` beside one's script does not count
     python_requires=f">={cfg['min_python']}", install_requires=lines('requirements'), extras_require=extras,
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
 )

@@ -73,7 +73,7 @@ VERBS = {'list': 'names of everything', 'cost': 'executed FLOPs of one training 
          'embed': "features of any images by a run's encoder", 'export': "a run's encoder as a file",
          'notebooks': 'copy the tutorials, with grids and recipes, to a folder'}
 EXAMPLES = {'cost': 'effssl cost --framework simclr --encoder resnet50 --image-size 224 --technique simwnw',
-            'pretrain': 'effssl pretrain --dataset folder:PATH --encoder resnet18 --framework simclr --epochs 100',
+            'pretrain': 'effssl pretrain --dataset PATH --encoder resnet18 --framework simclr --epochs 100',
             'sweep': 'effssl sweep GRID.yml --dry-run', 'runs': 'effssl runs --out runs',
             'evaluate': 'effssl evaluate runs/NAME --dataset cifar100', 'embed': 'effssl embed runs/NAME PATH out.npz',
             'export': 'effssl export runs/NAME encoder.onnx',
@@ -180,6 +180,7 @@ def show_scores(found:dict) -> str:
     for name, n in found.get('networks', {}).items():
         lines += [f"{name}, {n['reduction']:.1f} % of the MACs saved:"]
         lines += ['  ' + line(*s) for s in n['scores'].items()]
+    if lines: lines += ['±: one standard error']
     return '\n'.join([*lines, *(f'beware: {d}' for d in doubts(found)), str(found['folder'])])
 
 def show_table(rows, as_json:bool) -> str: # a DataFrame
@@ -237,6 +238,8 @@ def sweep_of(args) -> int:
     wrong, absent = (table.problem != '').any(), (table.data == 'missing').any()
     if args.dry_run and not wrong:
         from effssl.forecast import estimate, show_estimate
+        print(f'{len(table)} runs can start; measuring some for a minute, and counting the FLOPs of each kind',
+              file=sys.stderr, flush=True)
         table = estimate(table, args.device, args.workers)
     if args.dry_run or wrong or absent:
         print(table.drop(columns='recipe').to_json(orient='records') if args.json else show_plan(table))

@@ -466,7 +466,9 @@ def locate(name:str) -> Path|None:
             raise FileNotFoundError(f'nothing is at {str(gone[0])!r}: check the path of data set {name!r}')
         return p
     if '.' in name and imported('data set', name, 'function'): return None
-    if name not in datasets(): raise unknown('data set', name, [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH'])
+    if name not in datasets():
+        known = unknown('data set', name, [*datasets(), 'folder:PATH', 'zip:PATH', 'shards:PATH'])
+        raise ValueError(f'{known} Nor is there a folder or a file {name!r} here.')
     return next((p for p in (data_home()/f'{name}.zip', data_home()/name) if p.exists()), None)
 
 def missing(name:str, why='') -> FileNotFoundError:

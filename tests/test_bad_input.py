@@ -1,6 +1,9 @@
 "Bad input gets an error that names the value and the remedy, before any training."
+import subprocess, sys
+
 import pytest, torch
 
+from conftest import ROOT
 from effssl.runs import run
 from effssl.recipes import read_recipe, recipe
 
@@ -148,3 +151,11 @@ def test_recipe_file(text, words, tmp_path):
 def test_device(device):
     if device == 'cuda' and torch.cuda.is_available(): pytest.skip('there is a GPU')
     with pytest.raises(ValueError, match='cpu'): run(recipe(SMALL), device=device)
+
+
+def test_a_folder_called_effssl_hides_nothing(tmp_path):
+    "As beside a fresh clone: a script there, and the processes that it starts, find the package."
+    (tmp_path/'effssl').mkdir()
+    found = subprocess.run([sys.executable, '-c', 'import effssl.cli; print(effssl.__file__)'], cwd=tmp_path,
+                           capture_output=True, text=True)
+    assert found.stdout.strip() == str(ROOT/'effssl'/'__init__.py'), found.stderr[-500:]
