@@ -54,7 +54,7 @@ def install():
     uv = shutil.which('uv') or VENV/'bin/uv'
     if not Path(uv).exists(): subprocess.run([python, '-m', 'pip', 'install', '-q', 'uv'], cwd=ROOT)
     env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
-    say('installing effssl and its tools into .venv (PyTorch is several GB; once)')
+    say('installing effssl and its tools into .venv: 7 GB, most of it PyTorch, and some minutes; once')
     if Path(uv).exists(): call(uv, 'pip', 'install', '-q', COMPILE['uv'], '--python', python, '-e', '.[dev]', env=env)
     else: call(python, '-m', 'pip', 'install', '-q', COMPILE['pip'], '-e', '.[dev]', env=env)
     STAMP.write_text(wanted())
