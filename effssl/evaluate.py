@@ -102,17 +102,16 @@ def features(net:nn.Module|None, # an encoder; None: the pixels themselves
     device = device_of(net)
     batch_size = batch_size or max(8, 256*96**2//max(96, image_size)**2)
     out, done = None, 0
-    for images, _, index, aspect in batches(data, batch_size):
-        images = images.to(device)
-        if aug is None: x = plain_view(images, image_size, aspect).x
-        else: x = draw_view(images, index, aug, *key, aspect=aspect).x
-        if net is None: found = (x if image_size <= PIXELS else F.adaptive_avg_pool2d(x, PIXELS)).flatten(1)
-        else:
-            with evaluating(net, *techniques):
-                found = pooled(embed(net, normalize(x, net), techniques, until=until), net)
-        if out is None: out = torch.empty(len(data), found.shape[1])
-        out[done:done + len(found)] = found
-        done += len(found)
+    with evaluating(*(m for m in (net, *techniques) if m is not None)):
+        for images, _, index, aspect in batches(data, batch_size):
+            images = images.to(device)
+            if aug is None: x = plain_view(images, image_size, aspect).x
+            else: x = draw_view(images, index, aug, *key, aspect=aspect).x
+            if net is None: found = (x if image_size <= PIXELS else F.adaptive_avg_pool2d(x, PIXELS)).flatten(1)
+            else: found = pooled(embed(net, normalize(x, net), techniques, until=until), net)
+            if out is None: out = torch.empty(len(data), found.shape[1])
+            out[done:done + len(found)] = found
+            done += len(found)
     return out, data.labels.clone()
 
 # %% ../nbs/07_evaluate.ipynb #a7637015

@@ -22,14 +22,13 @@ def main():
         folders[name] = run_notebook(complete(r), OUT, log=sys.stdout).parent
     records = load(f'{OUT}/*').set_index('id').loc[[f.name for f in folders.values()]].reset_index()
     print('\nkNN: k=20, cosine, temperature 0.07; linear: logistic regression on standardised features; 720 test patches of 20 '
-          'photographs; ± one standard error.')
+          'photographs.')
     print(summary(records).set_axis([*RUNS]).T.to_string())
     dense, less = (read_json(folder/'run.json') for folder in folders.values())
     share = {k: less['cost'][k]/dense['cost'][k] for k in ('flops_per_image', 'seconds_per_step')}
     print(f"\nViews that begin small: kNN {less['scores']['knn20']['accuracy']:.1f} % beside {dense['scores']['knn20']['accuracy']:.1f} %, "
           f"for {share['flops_per_image']:.0%} of the FLOPs and {share['seconds_per_step']:.0%} of the time of a step.\n"
           f"Pictures: {', '.join(f'{folder}/*.png' for folder in folders.values())}. Next: python3 dev.py lab\n{time.time() - start:.0f} s in all")
-
 
 
 if __name__ == '__main__': main()
