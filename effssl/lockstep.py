@@ -10,6 +10,7 @@ __all__ = ['Meta', 'Branch', 'Step', 'steps', 'Walk', 'key_seed', 'Technique', '
 import hashlib
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import singledispatch
 from typing import Callable, ContextManager
@@ -136,6 +137,7 @@ class Technique(nn.Module):
     crops: bool = False # whether it goes on with windows of maps, or takes maps out on the way
     at_depths: bool = False # whether it takes the loss at other depths than the last
     restarts: tuple = () # shares of the training, 0…1, at which the schedule and the optimiser begin anew
+    def __init_subclass__(cls): check_hooks(cls)
     @classmethod
     def spelled_out(cls, args:dict) -> dict:
         "A recipe's arguments with presets put in words of what they stand for: what an experiment's id is made of."
@@ -165,6 +167,15 @@ class Technique(nn.Module):
         return {}
     def here(self, step:Step) -> bool: # whether the technique acts after this step
         return any(fnmatch(step.name, p) for p in self.at)
+
+# %% ../nbs/02_lockstep.ipynb #02b00010
+def check_hooks(cls:type[Technique]):
+    "Raise TypeError for a method that is almost called like a hook: nothing would ever call it."
+    hooks = [n for n, f in vars(Technique).items() if callable(f) and n[0] != '_']
+    for name in (n for n, f in vars(cls).items() if callable(f) and n not in hooks):
+        if meant := get_close_matches(name, hooks, 1, .85):
+            raise TypeError(f'{cls.__name__}.{name} is not a hook and would never be called: {meant[0]}?')
+
 
 # %% ../nbs/02_lockstep.ipynb #f5475500
 def advance(step:Step, branch:Branch, techniques):

@@ -111,9 +111,19 @@ def check_sizes(techniques, sizes:list[int]): # px
                 raise ValueError(f'{type(t).__name__} beside {type(g).__name__}, whose views begin with {small[0]} px: '
                                  f'{e}') from e
 
+# %% ../nbs/05_objectives.ipynb #05b00010
+def check_acts(techniques, encoder:nn.Module):
+    "Raise ValueError for a technique that would act at none of the encoder's steps."
+    for t in techniques:
+        if t.at and not any(map(t.here, steps(encoder))):
+            raise ValueError(f'{type(t).__name__} acts at {", ".join(t.at)}: no step of this {type(encoder).__name__} '
+                             f'is called so; they are {", ".join(s.name for s in steps(encoder))}')
+
+
 # %% ../nbs/05_objectives.ipynb #20a28992
 def check_together(techniques, encoder:nn.Module):
-    "Raise ValueError for two techniques that cannot work together."
+    "Raise ValueError for a technique that acts nowhere, and for two that cannot work together."
+    check_acts(techniques, encoder)
     for a, b in combinations(techniques, 2):
         names = f'{type(a).__name__} and {type(b).__name__}'
         if a.canvas and b.canvas:
