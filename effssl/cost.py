@@ -39,20 +39,23 @@ FORMULAS = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
             aten.convolution_backward: conv_backward_flops}
 
 # %% ../nbs/04_cost.ipynb #3d87626f
-def like(n:int): # of the arguments
-    return lambda *args, **kw: torch.empty_like(args[n])
+def like_first(x, *args, **kw):
+    "What is elementwise is as its first argument."
+    return torch.empty_like(x)
 
-def normalized(x, *args, **kw): # a norm's statistics are its own affair
+def normalized(x, *args, **kw):
+    "A norm's output; its statistics are its own affair."
     return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
 
-def norm_backward(grad, x, *args): # of a batch or layer norm: gradients of x, weight, bias where wanted
+def norm_backward(grad, x, *args):
+    "Of a batch or layer norm: gradients of x, weight and bias, where wanted."
     weight = args[0] if isinstance(args[0], Tensor) else args[3]
     return tuple(torch.empty_like(t) if wanted else None for t, wanted in zip((x, weight, weight), args[-1]))
 
 SHAPES = {aten.native_batch_norm.default: normalized, aten._native_batch_norm_legit.default: normalized,
           aten.native_batch_norm_backward.default: norm_backward, aten.native_layer_norm.default: normalized,
-          aten.native_layer_norm_backward.default: norm_backward, aten.threshold_backward.default: like(0),
-          aten.gelu.default: like(0), aten.gelu_backward.default: like(0), aten._safe_softmax.default: like(0)}
+          aten.native_layer_norm_backward.default: norm_backward, aten.threshold_backward.default: like_first,
+          aten.gelu.default: like_first, aten.gelu_backward.default: like_first, aten._safe_softmax.default: like_first}
 
 class Shapes(TorchDispatchMode):
     "On the meta device, shapes of what has no FLOPs by these rules: PyTorch's own take dozens of small steps for one."
