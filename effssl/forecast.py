@@ -469,7 +469,7 @@ def check_all(path='results/forecast-cpu.json', device:str='auto'):
     for name, r in check_recipes().items():
         rows[name] = checked(r, device)
         print(name, {k: round(v, 2) for k, v in rows[name]['ratio'].items()}, flush=True)
-    write_json(path, dict(rows=rows, environment=environment(pick_device(device))))
+        write_json(path, dict(rows=rows, environment=environment(pick_device(device))))
 
 # %% ../nbs/69_forecast.ipynb #69aa002a
 if __name__ == '__main__' and '__file__' in globals(): check_all(*sys.argv[1:])  # not in a notebook
