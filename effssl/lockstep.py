@@ -176,7 +176,6 @@ def check_hooks(cls:type[Technique]):
         if meant := get_close_matches(name, hooks, 1, .85):
             raise TypeError(f'{cls.__name__}.{name} is not a hook and would never be called: {meant[0]}?')
 
-
 # %% ../nbs/02_lockstep.ipynb #f5475500
 def advance(step:Step, branch:Branch, techniques):
     "One step of one branch, techniques around it."

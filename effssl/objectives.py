@@ -119,7 +119,6 @@ def check_acts(techniques, encoder:nn.Module):
             raise ValueError(f'{type(t).__name__} acts at {", ".join(t.at)}: no step of this {type(encoder).__name__} '
                              f'is called so; they are {", ".join(s.name for s in steps(encoder))}')
 
-
 # %% ../nbs/05_objectives.ipynb #20a28992
 def check_together(techniques, encoder:nn.Module):
     "Raise ValueError for a technique that acts nowhere, and for two that cannot work together."
