@@ -62,6 +62,10 @@ class View:
     matrix: Tensor # (B,3,3): source pixel (x,y,1) -> view pixel; centres of pixels at whole numbers
     full: int|None = None # as of its `Aug`
 
+    def to(self, device) -> 'View':
+        "The same views on another device; on *meta* only their shapes."
+        return replace(self, x=self.x.to(device), matrix=None if self.matrix is None else self.matrix.to(device))
+
 # %% ../nbs/01_views.ipynb #2b5bbb4a
 TRIES = 10
 
