@@ -10,7 +10,7 @@ __all__ = ['SCORES', 'COLUMNS', 'TRAINING_COLUMNS', 'WORDS', 'belongs', 'spread'
 # %% ../nbs/76_tables.ipynb #f5a1abfc
 import json, statistics
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations, cycle
 from pathlib import Path
@@ -31,16 +31,20 @@ def told(recipe:str) -> dict: # JSON
     "The canonical form of a recipe, made once."
     return canonical(Recipe(**json.loads(recipe)))
 
+@lru_cache(4096)
+def asked_of(line:str) -> tuple[dict, dict]: # JSON
+    "What a line of a grid asks for, made once: a canonical recipe, and of the framework's arguments those it names."
+    r = recipe(json.loads(line))
+    asked = canonical(r)
+    return asked, {k: v for k, v in asked.pop('framework_args').items() if k in r.framework_args}
+
 # %% ../nbs/76_tables.ipynb #36d39cd1
 def belongs(record:dict, line:dict) -> bool: # of `read_grid`
     "Whether a record's recipe is this line of a grid."
-    r = recipe(line)
-    asked = told(json.dumps(asdict(r)))
-    has = told(json.dumps(record['recipe']))
-    # of the framework's arguments those that the line names: a record has also those of the framework's recipe
-    args = {k: v for k, v in asked['framework_args'].items() if k in r.framework_args}
+    asked, args = asked_of(json.dumps(line))
+    has = told(json.dumps(record['recipe']))  # its framework's arguments are all, not only those that the line names
     if asked.get('technique') != has.get('technique') or not args.items() <= has['framework_args'].items(): return False
-    return all(has.get(k) == v for k, v in asked.items() if k != 'framework_args')
+    return all(has.get(k) == v for k, v in asked.items())
 
 # %% ../nbs/76_tables.ipynb #1b6e0f42
 SCORES = {'linear': 'linear probe', 'knn': 'kNN'}  # those that a table asks for unless told others, in words

@@ -8,7 +8,7 @@ from effssl.runs import run
 from effssl.recipes import read_recipe, recipe
 
 SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
-             encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet'}, epochs=1, batch_size=64)
+             encoder_args={'channels': [8, 16, 32, 64], 'stem': 'imagenet', 'stem_width': 8}, epochs=1, batch_size=64)
 VIT = dict(encoder='vit_tiny_patch16_224', encoder_args={'depth': 1})
 CNN = dict(encoder='timm:resnet18', encoder_args={'layers': [1, 1, 1, 1], 'channels': [8, 16, 32, 64]}, image_size=32)
 CASES = [  # what is off, what the error must say (the value, and the remedy)

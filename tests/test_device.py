@@ -135,7 +135,7 @@ def test_views_never_wait(name):
 
 def test_probes_wait_for_results_alone():
     "Features of a batch, predicted classes: what the host asks for is copied once it is there, and nothing else."
-    net = encoder('timm:resnet10t', 32, channels=[8, 16, 32, 64], stem='imagenet')
+    net = encoder('timm:resnet10t', 32, channels=[8, 16, 32, 64], stem='imagenet', stem_width=8)
     data = take(load('digits', 'train', 32), 64, 0)
     with NoGPU({'evaluate.py:features', 'probes/knn.py:knn'}) as gpu:
         to_gpu(net)

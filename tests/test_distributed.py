@@ -79,7 +79,7 @@ def test_ranks_agree_over_fifty_steps_of_accel(pair):
 
 def test_run_shared_by_two_processes(tmp_path):
     r = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
-               encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'),
+               encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', stem_width=8),
                framework_args=dict(width=32), epochs=2, batch_size=64, subset=256, test_subset=50, probe=None)
     shared, alone = run(r, tmp_path/'two', 'cpu', None, processes=2), run(r, tmp_path/'one', 'cpu', None)
     assert shared['id'] == alone['id'] and shared['status'] == 'complete' and len(shared['history']) == 3

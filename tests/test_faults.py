@@ -89,7 +89,7 @@ def test_error_is_recorded_and_the_run_resumes(tmp_path):
 
 def test_weights_do_not_depend_on_evaluation(tmp_path):
     base = recipe(dataset='digits', image_size=16, encoder='timm:resnet10t',
-                  encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', drop_path_rate=.2),
+                  encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', stem_width=8, drop_path_rate=.2),
                   framework_args=dict(width=32), epochs=2, batch_size=64, subset=128, probe=None, test_subset=50)
     def weights(every):
         folder = Path(run(replace(base, evaluate_every=every), tmp_path, progress=None)['folder'])
@@ -120,7 +120,7 @@ def resumed_is_equal(module, data, tmp_path):
 def test_simwnw_resumes_bit_equal(args, tmp_path):
     def module():
         torch.manual_seed(0)
-        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)
         return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32),
                         'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
@@ -134,7 +134,7 @@ def test_accel_resumes_bit_equal(framework, small, args, tmp_path):
     def module():
         torch.manual_seed(0)
         cls = find('framework', framework)
-        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)
         return Pretrain(cls(net, [Accel(**args)], **small), augmentations(cls.augs, 32), 'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history
     assert len({h['depth'] for h in history}) > 1  # it did draw
@@ -147,7 +147,7 @@ def test_dual_gating_resumes_bit_equal(framework, args, tmp_path):
     def module():
         torch.manual_seed(0)
         cls = find('framework', framework)
-        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)
         small = dict(hidden=64, out=32) if framework == 'byol' else dict(width=64)
         return Pretrain(cls(net, [DualGating(.3, **args)], **small), augmentations(cls.augs, 32), 'lars_clip', .1,
                         1e-4, seed=1)
@@ -182,13 +182,13 @@ def test_resume_is_bit_equal_where_workers_decode(tmp_path, monkeypatch):
     assert not data.in_memory
     def module():
         torch.manual_seed(0)
-        net = encoder('timm:resnet10t', 16, channels=[8, 16, 32, 64], stem='imagenet')
+        net = encoder('timm:resnet10t', 16, channels=[8, 16, 32, 64], stem='imagenet', stem_width=8)
         return Pretrain(find('framework', 'simsiam')(net, [], width=64), augmentations('mocov2', 16), lr=.1, seed=1)
     resumed_is_equal(module, data, tmp_path)
 
 
 SMALL = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
-             encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
+             encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', stem_width=8), framework_args=dict(width=32),
              epochs=1, batch_size=64, subset=128, test_subset=50, probe=None)
 
 

@@ -14,7 +14,7 @@ from effssl.records import load
 from effssl.sweep import plan, read_grid, sweep
 
 TINY = dict(dataset='digits', image_size=16, encoder='timm:resnet10t',
-            encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet'), framework_args=dict(width=32),
+            encoder_args=dict(channels=[8, 16, 32, 64], stem='imagenet', stem_width=8), framework_args=dict(width=32),
             epochs=1, batch_size=64, subset=128, test_subset=100, probe=None)
 LONG = dict(TINY, epochs=2000, evaluate_every=0)
 

@@ -76,8 +76,10 @@ class ExpeditingViT(Technique):
     def setup(self, framework):
         check_alone(self, framework)
         last = sum(s.kind == 'attn' for s in steps(framework.encoder))
-        whole = framework.needs_tokens and len(self.blocks) == 1 and self.blocks != (last,)
-        blocks = (*self.blocks, last) if whole else self.blocks
+        if framework.needs_tokens and self.blocks[0] == last:
+            raise ValueError(f'{type(framework).__name__} compares patches, and clusters made after block {last}, the '
+                             'last, never become patches again: cluster after an earlier one')
+        blocks = (*self.blocks, last) if framework.needs_tokens and len(self.blocks) == 1 else self.blocks
         self.at = tuple(n.replace('attn', 'mlp') for n in prune_after(framework.encoder, blocks, 'ExpeditingViT'))
     def before(self, walk):
         for b in walk.branches:

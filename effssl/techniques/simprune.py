@@ -201,7 +201,7 @@ class SimPrune(Technique):
             stays = torch.zeros_like(hidden).scatter(1, stay, True)
             attention = protect(attention, partner, note_hidden(walk, step, o, hidden & stays))
         gone = partner.gather(1, go)
-        keep_tokens(o, stay)
+        keep_matched(o, stay, self.by)
         keep_matched(t, repair(attention, gone, k), self.by)
         found = torch.zeros_like(similarity).scatter(1, gone, 1.).sum(1)
         walk.notes[f'repaired.{step.stage}'] = 1 - (found/(n - k)).mean()
@@ -211,7 +211,7 @@ class SimPrune(Technique):
         k = keep_count(n, self.keep_rate)
         if k == n: return
         stay, _ = split_pairs(match_union(o, targets, self.by), k, window_place(walk, self.strategy))
-        keep_tokens(o, stay)
+        keep_matched(o, stay, self.by)
 
 # %% ../../nbs/techniques/21_simprune.ipynb #6a68970d
 class Decide(nn.Module):
