@@ -37,4 +37,8 @@ WAYS = [  # of a technique, other than its first
     ('simwnw', dict(quota=.25, how='reuse')),
     ('s3l', dict(stages=[[0, .5], [.8, 1]], attach=.1)), ('ets', dict(hard='loss')),
     ('accel', dict(forward='full', select='examples')), ('accel', dict(scheme='skipping')),
-    ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True))]
+    ('dual_gating', dict(constraint='lagrange', both=True)), ('dual_gating', dict(two_encoders=True)),
+    ('simprune', dict(blocks=[1, 3], by='keys')), ('simprune', dict(blocks=[2], strategy='window_by_step')),
+    ('evit', dict(blocks=[2], fuse=True, warmup=[.1, .6])), ('tome', dict(blocks=[2, 4], proportional=True)),
+    ('selfslim', dict(blocks=[3], distil=2.)), ('random_tokens', dict(blocks=[0], draw='online')),
+    ('expediting_vit', dict(blocks=[1, 3]))]

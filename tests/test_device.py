@@ -123,7 +123,8 @@ def test_every_combination_walks(framework, family, shown):
 @pytest.mark.parametrize('technique, args', WAYS, ids=str)
 @pytest.mark.parametrize('framework', ['simclr', *(pytest.param(f, marks=pytest.mark.slow) for f in ('byol', 'dino'))])
 def test_ways_of_a_technique_walk(framework, technique, args, shown):
-    assert walks(framework, technique, args, CNN, shown)
+    family, framework = (CNN, framework) if technique in WORKS['ResNet'] else (VIT, 'dino')
+    assert walks(framework, technique, args, family, shown)
 
 
 @pytest.mark.parametrize('name', sorted(AUGS))
