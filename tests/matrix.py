@@ -2,8 +2,7 @@
 from effssl.recipes import arguments, find, names
 
 FAMILIES = {
-    'ResNet': dict(encoder='timm:resnet18',
-                   encoder_args=dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)),
+    'ResNet': dict(encoder='timm:resnet18', encoder_args=dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
     'ViT': dict(encoder='vit_tiny_patch16_224', encoder_args=dict(patch_size=8, embed_dim=24, depth=4, num_heads=3))}
 SMALL = {  # frameworks' arguments where their own are large
     'barlow_twins': dict(width=32), 'byol': dict(hidden=32), 'dino': dict(prototypes=16, hidden=32),

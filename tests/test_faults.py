@@ -120,7 +120,7 @@ def resumed_is_equal(module, data, tmp_path):
 def test_simwnw_resumes_bit_equal(args, tmp_path):
     def module():
         torch.manual_seed(0)
-        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)
+        net = encoder('timm:resnet18', 32, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
         return Pretrain(find('framework', 'simsiam')(net, [SimWNW(**args)], width=32), augmentations('mocov2', 32),
                         'sgd', .1, seed=1)
     history = resumed_is_equal(module, take(load('digits', 'train', 32), 96, 0), tmp_path).history

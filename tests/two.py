@@ -19,7 +19,7 @@ from effssl.views import augmentations
 
 ENCODERS = {
     'tiny': ('timm:resnet10t', dict(channels=[8, 16, 32, 64], stem='imagenet', stem_width=8)),
-    'CNN': ('timm:resnet18', dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], stem_stride=2)),
+    'CNN': ('timm:resnet18', dict(layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
     'ViT': ('vit_tiny_patch16_224', dict(patch_size=8, embed_dim=48, depth=2, num_heads=3))}
 PROTOTYPES = dict(prototypes=50, hidden=64, freeze_epochs=0)
 CASES = {  # encoder, arguments of the framework, techniques
